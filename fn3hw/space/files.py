@@ -1,0 +1,78 @@
+"""Writing files so that a kill or a full disk at any moment leaves either the old content or the new one."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+from fn3hw.errors import InputError
+
+
+def sha256(data: bytes) -> str:
+    """SHA-256 of ``data`` in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def write_bytes(path: Path | str, data: bytes) -> None:
+    """Replace the content of ``path`` as a whole: written beside it, synced, then renamed.
+
+    Raises:
+        InputError: the folder cannot be written, or the disk is full; what was at ``path`` is unchanged.
+    """
+    target = Path(path)
+    temporary: str | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, target)
+    except OSError as error:
+        raise _cannot_write(target, error) from error
+    finally:
+        if temporary is not None and os.path.exists(temporary):
+            os.unlink(temporary)
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """`write_bytes` of ``text`` as UTF-8."""
+    write_bytes(path, text.encode())
+
+
+def append_line(path: Path | str, line: str) -> None:
+    """Append one line as a single synced write. A torn last line, left by an earlier kill, is closed off first.
+
+    Raises:
+        InputError: the file cannot be written, or the disk is full; the lines before are unchanged.
+    """
+    target = Path(path)
+    try:
+        with open(target, "ab+") as file:
+            end = file.seek(0, os.SEEK_END)
+            torn = False
+            if end:
+                file.seek(end - 1)
+                torn = file.read(1) != b"\n"
+            file.write((b"\n" if torn else b"") + line.encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise _cannot_write(target, error) from error
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _cannot_write(target: Path, error: OSError) -> InputError:
+    return InputError(
+        f"Cannot write {target}: {error.strerror or error}.",
+        hint=f"Free some space or choose a folder that can be written (see: df -h {target.parent}).",
+    )
