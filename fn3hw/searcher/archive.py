@@ -1,0 +1,165 @@
+"""The archive: every subnet whose accuracy was ever evaluated for a run, one JSON line each, only ever appended to.
+
+A line is ``{"subnet", "accuracy", "key", "seconds", "search"}``: the subnet's id, top-1 accuracy in percent, the key of
+the evaluator, the seconds that the evaluation took and the search that asked for it. A kill leaves at most one torn
+line, which is skipped and evaluated again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+from fn3hw.errors import InputError, RunError
+from fn3hw.space.files import append_line
+from fn3hw.space.subnet import SearchSpace, Subnet
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """One evaluated subnet."""
+
+    subnet: Subnet
+    accuracy: float
+    seconds: float
+    search: str
+
+
+class Archive:
+    """The evaluations of a run that an evaluator with ``key`` made. Reading needs no lock; writing is for one program.
+
+    Lines that other settings of the same network wrote stay in the file and are left out here.
+
+    Args:
+        path: the file; it need not exist yet.
+        space: the search space of the network.
+        key: `AccuracyEvaluator.key`, ``network:settings``.
+
+    Raises:
+        RunError: the file belongs to another network, or cannot be read.
+    """
+
+    def __init__(self, path: Path | str, space: SearchSpace, key: str) -> None:
+        self.path = Path(path)
+        self.space = space
+        self.key = key
+        self.skipped = 0
+        self._lock: IO[str] | None = None
+        self._by_subnet: dict[Subnet, Evaluation] = {}
+        self._read()
+
+    def __len__(self) -> int:
+        return len(self._by_subnet)
+
+    def __contains__(self, subnet: object) -> bool:
+        return subnet in self._by_subnet
+
+    @property
+    def evaluations(self) -> tuple[Evaluation, ...]:
+        """The evaluations in the order in which they were made, each subnet once."""
+        return tuple(self._by_subnet.values())
+
+    def find(self, subnet: Subnet) -> Evaluation | None:
+        """The evaluation of a subnet, or ``None``."""
+        return self._by_subnet.get(subnet)
+
+    def append(self, evaluation: Evaluation) -> None:
+        """Add one evaluation; the line is on disk when this returns. A subnet that is there already is left as it is.
+
+        Raises:
+            InputError: the accuracy is not a number from 0 to 100, or the file cannot be written.
+            RunError: the archive was not opened for writing with ``with``.
+        """
+        if self._lock is None:
+            raise RunError(f"{self.path} is open for reading only.", hint="Append inside `with archive:`.")
+        if not (math.isfinite(evaluation.accuracy) and 0 <= evaluation.accuracy <= 100):
+            raise InputError(
+                f"The accuracy of subnet {evaluation.subnet} is {evaluation.accuracy}: needs a percentage from 0 to 100.",
+                hint="Check the network and the data; what was evaluated before is kept.",
+            )
+        if evaluation.subnet in self._by_subnet:
+            return
+        line = {
+            "subnet": evaluation.subnet.id,
+            "accuracy": evaluation.accuracy,
+            "key": self.key,
+            "seconds": round(evaluation.seconds, 4),
+            "search": evaluation.search,
+        }
+        append_line(self.path, json.dumps(line))
+        self._by_subnet[evaluation.subnet] = evaluation
+
+    def __enter__(self) -> Archive:
+        """Open for writing, as the only writer, and read what was added since.
+
+        Raises:
+            RunError: another program writes to this archive.
+        """
+        lock_path = self.path.with_name(f"{self.path.name}.lock")
+        try:
+            lock_path.parent.mkdir(parents=True, exist_ok=True)
+            lock = open(lock_path, "a+")  # noqa: SIM115  held open: the lock lives as long as the descriptor
+        except OSError as error:
+            raise InputError(f"Cannot write to {lock_path.parent}: {error.strerror or error}.") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            owner = lock.read().strip() or "another program"
+            lock.close()
+            raise RunError(
+                f"{self.path} is in use: {owner} writes to it.", hint="Wait until it has ended, or stop it, and try again."
+            ) from None
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()}")
+        lock.flush()
+        self._lock = lock
+        self._read()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _read(self) -> None:
+        self._by_subnet.clear()
+        self.skipped = 0
+        try:
+            text = self.path.read_bytes().decode(errors="replace")
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise RunError(f"Cannot read {self.path}: {error.strerror or error}.") from error
+        for line in text.splitlines():
+            self._take(line)
+
+    def _take(self, line: str) -> None:
+        try:
+            entry = json.loads(line)
+            subnet_id, key, accuracy = str(entry["subnet"]), str(entry["key"]), float(entry["accuracy"])
+            seconds, search = float(entry.get("seconds", 0.0)), str(entry.get("search", ""))
+        except (ValueError, TypeError, KeyError, AttributeError):
+            self.skipped += 1
+            return
+        if key.split(":")[0] != self.key.split(":")[0]:
+            raise RunError(
+                f"{self.path} holds evaluations of another trained network (or another search space).",
+                hint=f"Keep it and start anew: mv {self.path} {self.path}.old",
+            )
+        if key != self.key:
+            return
+        try:
+            subnet = self.space.parse(subnet_id)
+        except InputError:
+            self.skipped += 1
+            return
+        self._by_subnet.setdefault(subnet, Evaluation(subnet, accuracy, seconds, search))

@@ -1,0 +1,127 @@
+"""What a search charges for a subnet, and the ladder of counts that each gate moves along.
+
+A gate's ladder holds, from the full count downwards, the largest count of every cost that the gate can have: a count
+that costs no less than a larger one is never worth visiting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from fn3hw.errors import InputError, UnknownName
+from fn3hw.searcher.ports import CostPredictor, FloatArray, IntArray
+from fn3hw.space.subnet import SearchSpace, Subnet
+
+COLUMNS: Final = {"latency": "latency_ms", "peak": "peak_mib", "size": "size_mib"}
+"""What can be charged besides ``"blocks"``, and the column of the cost model that holds it."""
+
+_MAX_RUNGS = 24
+_SAME = 1e-9
+
+
+class Charge:
+    """Predicted cost of subnets, each asked of the cost model once.
+
+    A state is a row of counts, one per gate of the space. Gates inside a removed branch cost nothing: they are kept
+    whole in every state (`canonical`), so that one real network has one state.
+
+    Args:
+        space: the search space.
+        cost: the cost model.
+        by: ``"latency"``, ``"peak"``, ``"size"``, or ``"blocks"``: the number of kept blocks, as the paper counts.
+    """
+
+    def __init__(self, space: SearchSpace, cost: CostPredictor, by: str = "latency") -> None:
+        if by != "blocks" and by not in COLUMNS:
+            raise UnknownName("cost", by, [*COLUMNS, "blocks"])
+        self.space = space
+        self.by = by
+        self._cost = cost
+        self._names = [gate.name for gate in space]
+        self._known: dict[bytes, float] = {}
+        self.sizes: IntArray = np.array([gate.size for gate in space], dtype=np.int64)
+        self.lowest: IntArray = np.array([gate.min_kept for gate in space], dtype=np.int64)
+        self._dead = {} if by == "blocks" else self._find_dead()
+        self.ladders: tuple[IntArray, ...] = tuple(self._ladder(g) for g in range(len(space)))
+
+    def subnet(self, counts: IntArray) -> Subnet:
+        """The subnet of a state of shape (G,)."""
+        return self.space.from_counts(dict(zip(self._names, counts.tolist(), strict=True)))
+
+    def state(self, subnet: Subnet) -> IntArray:
+        """The canonical state of a subnet, of shape (G,)."""
+        counts = subnet.counts
+        return self.canonical(np.array([[counts[name] for name in self._names]], dtype=np.int64))[0]
+
+    def canonical(self, states: IntArray) -> IntArray:
+        """States of shape (n, G) with the gates inside removed branches kept whole."""
+        result = states.copy()
+        for gate, inside in self._dead.items():
+            rows = np.flatnonzero(states[:, gate] == 0)
+            result[np.ix_(rows, inside)] = self.sizes[inside]
+        return result
+
+    def of(self, states: IntArray) -> FloatArray:
+        """Cost of states of shape (n, G): shape (n,), in ms or MiB, or in kept blocks.
+
+        Raises:
+            InputError: the cost model predicts a cost that is no positive number.
+        """
+        if self.by == "blocks":
+            return states.sum(axis=1).astype(np.float64)
+        canonical = self.canonical(states)
+        keys = [row.tobytes() for row in canonical]
+        new = {key: row for key, row in zip(keys, canonical, strict=True) if key not in self._known}
+        if new:
+            values = self._predict([self.subnet(row) for row in new.values()])[:, list(COLUMNS).index(self.by)]
+            if not (np.isfinite(values).all() and (values > 0).all()):
+                raise InputError(f"The cost model predicts a {self.by} that is no positive number.")
+            self._known.update(zip(new, values.tolist(), strict=True))
+        return np.array([self._known[key] for key in keys])
+
+    def _predict(self, subnets: Sequence[Subnet]) -> FloatArray:
+        return self._cost.predict(subnets)[list(COLUMNS.values())].to_numpy(dtype=np.float64)
+
+    def _find_dead(self) -> dict[int, IntArray]:
+        """Per gate that can vanish, the gates that then no longer change any cost, though they do otherwise."""
+        probes = [np.flatnonzero(self.lowest < self.sizes)]
+        found: dict[int, IntArray] = {}
+        alive = self._changed(self.sizes, probes[0])
+        for gate in np.flatnonzero(self.lowest == 0):
+            base = self.sizes.copy()
+            base[gate] = 0
+            others = probes[0][probes[0] != gate]
+            changed = self._changed(base, others)
+            inside = np.array([g for g in others if g in alive and g not in changed], dtype=np.int64)
+            if inside.size:
+                found[int(gate)] = inside
+        return found
+
+    def _changed(self, base: IntArray, gates: IntArray) -> set[int]:
+        if not gates.size:
+            return set()
+        states = np.repeat(base[None], len(gates) + 1, axis=0)
+        states[np.arange(len(gates)), gates] = self.lowest[gates]
+        costs = np.nan_to_num(self._predict([self.subnet(row) for row in states]))
+        moved = np.abs(costs[:-1] - costs[-1]) > _SAME * np.abs(costs[-1])
+        return {int(g) for g, row in zip(gates, moved, strict=True) if row.any()}
+
+    def _ladder(self, g: int) -> IntArray:
+        gate = self.space.gates[g]
+        counts = set(range(gate.min_kept, gate.size + 1))
+        if self.by == "latency":
+            counts &= {gate.size, gate.min_kept, *self._cost.steps(gate.name)}
+        if self.by == "blocks":
+            return np.array(sorted(counts, reverse=True), dtype=np.int64)
+        descending = np.array(sorted(counts, reverse=True), dtype=np.int64)
+        states = np.repeat(self.sizes[None], len(descending), axis=0)
+        states[:, g] = descending
+        costs = self.of(states)
+        before = np.minimum.accumulate(np.concatenate(([np.inf], costs[:-1])))
+        kept = descending[costs < before * (1 - _SAME)]
+        if len(kept) > _MAX_RUNGS:
+            kept = kept[np.unique(np.linspace(0, len(kept) - 1, _MAX_RUNGS).round().astype(int))]
+        return kept

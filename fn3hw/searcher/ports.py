@@ -1,0 +1,56 @@
+"""What the search asks of the rest of the package: small protocols, so that any of them can be replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from fn3hw.space.subnet import Subnet
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+
+class AccuracyEvaluator(Protocol):
+    """Says how accurate a subnet is. Equal subnets give equal values."""
+
+    @property
+    def key(self) -> str:
+        """``network:settings``, digests of all that a value depends on; values with another key are not comparable."""
+        ...
+
+    def accuracy(self, subnet: Subnet) -> float:
+        """Top-1 accuracy in percent, 0 to 100."""
+        ...
+
+
+class CostPredictor(Protocol):
+    """Says what a subnet costs on a device; `fn3hw.cost.CostModel` is one."""
+
+    def predict(self, subnets: Sequence[Subnet]) -> pd.DataFrame:
+        """One row per subnet: latency_ms, latency_ms_low, latency_ms_high, peak_mib, size_mib."""
+        ...
+
+    def steps(self, gate: str) -> list[int]:
+        """Counts of the gate at which its cost drops: the most blocks that each cost buys."""
+        ...
+
+
+class SearchData(Protocol):
+    """A data set with a split held out to choose subnets on; `fn3hw.training.Data` is one."""
+
+    def arrays(self, split: str, limit: int | None = None) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Images of shape (N, C, H, W), normalised, and labels of shape (N,)."""
+        ...
+
+
+class Executor(Protocol):
+    """Runs a function over subnets, here or elsewhere."""
+
+    def map(self, function: Callable[[Subnet], float], subnets: Iterable[Subnet]) -> Iterator[float]:
+        """Yield the results in the order of ``subnets``, each as soon as it and those before it are there."""
+        ...

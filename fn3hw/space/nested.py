@@ -1,0 +1,250 @@
+"""`nest()`: a user's own torch module, with gates where its blocks can be removed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from fn3hw.errors import InputError, UnknownName
+from fn3hw.space.flow import Group
+from fn3hw.space.gate import Gate, check_level
+from fn3hw.space.subnet import SearchSpace, Subnet
+from fn3hw.space.tracing import Branch, Trace, shape_of, trace
+
+SUPPORTED_LEVELS = ("neuron", "channel", "layer")
+GATE_PREFIX = "fn3hw_gates"
+
+
+@dataclass(frozen=True)
+class Ungated:
+    """Blocks that were left whole, and why."""
+
+    name: str
+    level: str
+    size: int
+    reason: str
+
+
+class GateSite(nn.Module):
+    """One place where a gate multiplies: ``y = x * value``.
+
+    Args:
+        gate: the gate.
+        blocks: which of its blocks this place sees; all of them for channels and neurons, one for a residual branch.
+        repeat: consecutive entries per block.
+        ndim: number of axes of x; the channel axis is axis 1.
+        beta: multiply by the keep probability in evaluation, as the paper does (sec. 2.2).
+    """
+
+    value: torch.Tensor
+
+    def __init__(self, gate: Gate, blocks: range, *, repeat: int, ndim: int, beta: bool) -> None:
+        super().__init__()
+        self.gate, self.blocks, self.repeat = gate, blocks, repeat
+        self.shape = (1,) if gate.level == "layer" else (1, len(blocks) * repeat, *[1] * (ndim - 2))
+        scale = torch.tensor([gate.keep_probability(m) if beta else 1.0 for m in blocks])
+        self.register_buffer("scale", scale, persistent=False)
+        self.register_buffer("value", self.expand(scale), persistent=False)
+        self.scale: torch.Tensor
+
+    def expand(self, per_block: torch.Tensor) -> torch.Tensor:
+        """One number per block, shape (M,), to the shape that multiplies x."""
+        return per_block.repeat_interleave(self.repeat).reshape(self.shape)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Multiply x, shape (N, C, ...), by the gate."""
+        return x * self.value
+
+    def extra_repr(self) -> str:
+        """The gate's name and size."""
+        return f"{self.gate.name}, {self.gate.level}, blocks={len(self.blocks)}"
+
+
+class Nested(nn.Module):
+    """A network with gates. Made by `nest`; shares its parameters with the user's module.
+
+    Called outside of `active` it is the full network.
+    """
+
+    def __init__(self, module: fx.GraphModule, space: SearchSpace, report: Sequence[Ungated], example: torch.Tensor) -> None:
+        super().__init__()
+        self.module = module
+        self.space = space
+        self.report = tuple(report)
+        self.example_input = example
+        sites = [m for m in module.modules() if isinstance(m, GateSite)]
+        self._sites = {gate.name: [s for s in sites if s.gate == gate] for gate in space}
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The active subnet's output for a batch x."""
+        return self.module(x)  # type: ignore[no-any-return]
+
+    @contextmanager
+    def active(self, subnet: Subnet) -> Iterator[Nested]:
+        """Within the context, forward passes use only the blocks that ``subnet`` keeps.
+
+        In evaluation the kept blocks are scaled by β where the network was nested with ``beta=True``; in training they
+        are not (paper, sec. 2.2).
+        """
+        self.space.check(subnet)
+        before = [(site, site.value) for sites in self._sites.values() for site in sites]
+        try:
+            for gate, (name, bits) in zip(self.space, subnet.kept, strict=True):
+                for site in self._sites[name]:
+                    site.value = self._value(site, gate, bits)
+            yield self
+        finally:
+            for site, value in before:
+                site.value = value
+
+    def _value(self, site: GateSite, gate: Gate, bits: int) -> torch.Tensor:
+        kept = torch.tensor([float(bits >> m & 1) for m in site.blocks], device=site.scale.device)
+        return site.expand(kept if self.training else kept * site.scale)
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """The parameters and buffers of the user's module under their own names; gates hold none."""
+        return self.module.state_dict(*args, **kwargs)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load what `state_dict` gave.
+
+        Raises:
+            InputError: names or shapes do not fit this network.
+        """
+        try:
+            return self.module.load_state_dict(state_dict, strict=strict, assign=assign)
+        except RuntimeError as error:
+            raise InputError(f"The weights do not fit this network: {error}") from error
+
+    def __repr__(self) -> str:
+        gates = "\n".join(f"  {gate.level:8} {gate.name}: {gate.size} blocks" for gate in self.space)
+        return f"Nested({self.space.n_blocks} blocks in {len(self.space)} gates\n{gates}\n)"
+
+
+def nest(
+    module: nn.Module,
+    example_input: torch.Tensor,
+    levels: Sequence[str] = ("channel", "layer"),
+    *,
+    keep: Mapping[str, float] | None = None,
+    beta: bool = False,
+) -> Nested:
+    """Find the gates of a torch module by tracing it.
+
+    Channels and neurons are gated where no residual sum ties them down: between two convolutions or linear layers,
+    through batch norm, activation, depthwise convolution, pooling, flatten, squeeze-and-excitation. A residual branch is
+    a block of level ``layer``; the branches that add to one stream form one gate. What cannot be gated is left whole and
+    listed with its reason in ``Nested.report``.
+
+    Args:
+        module: any module that torch.fx can trace; its parameters are shared, not copied.
+        example_input: a batch of inputs (N, ...).
+        levels: which kinds of block to gate.
+        keep: per level the share of each gate's blocks that every subnet keeps, in [0, 1]; at least one block of a
+            channel or neuron gate always stays.
+        beta: scale kept blocks by their keep probability in evaluation (paper, sec. 2.2).
+
+    Raises:
+        UnknownName: a level that does not exist.
+        InputError: a level that the network does not have, or no level at all.
+        TraceError: the module cannot be traced; the message names the line.
+    """
+    for level in (*levels, *(keep or {})):
+        check_level(level)
+        if level not in SUPPORTED_LEVELS:
+            raise UnknownName("supported level", level, SUPPORTED_LEVELS)
+    if not levels:
+        raise InputError("No level to nest: give at least one.", hint=f"Levels: {', '.join(SUPPORTED_LEVELS)}.")
+    for level, share in (keep or {}).items():
+        if not 0.0 <= share <= 1.0:
+            raise InputError(f"keep[{level!r}] is {share}: it is a share of the blocks, between 0 and 1.")
+    traced = trace(module, example_input)
+    return _Builder(traced, tuple(levels), dict(keep or {}), beta).build(example_input)
+
+
+class _Builder:
+    """Places gate sites in a traced graph."""
+
+    def __init__(self, traced: Trace, levels: tuple[str, ...], keep: dict[str, float], beta: bool) -> None:
+        self.traced, self.levels, self.keep, self.beta = traced, levels, keep, beta
+        self.nodes = {node.name: node for node in traced.module.graph.nodes}
+        self.order = {name: index for index, name in enumerate(self.nodes)}
+        self.report: list[Ungated] = []
+        self.placed: list[tuple[int, Gate]] = []
+
+    def build(self, example: torch.Tensor) -> Nested:
+        found = set()
+        for group in self.traced.groups:
+            if group.kinds != {"input"} and (level := _level_of(group)) in self.levels and self._place_group(group, level):
+                found.add(level)
+        if "layer" in self.levels and self._place_branches():
+            found.add("layer")
+        if missing := [level for level in self.levels if level not in found]:
+            reasons = "; ".join(sorted({f"{u.name}: {u.reason}" for u in self.report if u.level in missing})[:5])
+            raise InputError(
+                f"The network has no blocks of level {', '.join(missing)} that can be gated"
+                + (f" ({reasons})." if reasons else "."),
+                hint=f"Levels found: {', '.join(sorted(found)) or 'none'}.",
+            )
+        self.traced.module.graph.lint()
+        self.traced.module.recompile()
+        space = SearchSpace(gate for _, gate in sorted(self.placed, key=lambda pair: pair[0]))
+        return Nested(self.traced.module, space, self.report, example)
+
+    def _place_group(self, group: Group, level: str) -> bool:
+        name = group.producers[0]
+        pins = list(group.pins)
+        if not pins and not group.sites:
+            pins = ["nothing that mixes channels reads it"]
+        if not pins and group.width < 2:
+            pins = ["it has a single block"]
+        if pins:
+            self.report.append(Ungated(name, level, group.width, pins[0]))
+            return False
+        gate = Gate(name, level, group.width, max(1, math.ceil(self.keep.get(level, 0.0) * group.width)))
+        self.placed.append((min(self.order[site.value] for site in group.sites), gate))
+        for site in group.sites:
+            node = self.nodes[site.value]
+            readers = [user for user in node.users if str(user.target) in group.readers]
+            self._insert(gate, range(gate.size), node, readers, repeat=site.repeat)
+        return True
+
+    def _place_branches(self) -> bool:
+        streams: dict[int, list[Branch]] = {}
+        for branch in self.traced.branches:
+            streams.setdefault(branch.stream, []).append(branch)
+        for branches in streams.values():
+            first, last = branches[0].name, branches[-1].name
+            name = f"{first}..{last}" if first != last else first
+            if any(gate.name == name for _, gate in self.placed):
+                name = f"{name}+"
+            gate = Gate(name, "layer", len(branches), math.ceil(self.keep.get("layer", 0.0) * len(branches)))
+            self.placed.append((self.order[branches[0].value], gate))
+            for m, branch in enumerate(branches):
+                self._insert(gate, range(m, m + 1), self.nodes[branch.value], [self.nodes[branch.operation]], repeat=1)
+        return bool(streams)
+
+    def _insert(self, gate: Gate, blocks: range, node: fx.Node, readers: list[fx.Node], *, repeat: int) -> None:
+        graph, shape = self.traced.module.graph, shape_of(node)
+        assert shape is not None
+        site = GateSite(gate, blocks, repeat=repeat, ndim=len(shape), beta=self.beta)
+        path = f"{GATE_PREFIX}.{_identifier(gate.name)}__{_identifier(node.name)}"
+        self.traced.module.add_submodule(path, site)
+        with graph.inserting_after(node):
+            gated = graph.call_module(path, (node,))
+        for reader in readers:
+            reader.replace_input_with(node, gated)
+
+
+def _level_of(group: Group) -> str:
+    return "neuron" if group.kinds == {"linear"} else "channel"
+
+
+def _identifier(text: str) -> str:
+    return "".join(c if c.isalnum() else "_" for c in text)

@@ -1,0 +1,304 @@
+"""The torch front end: traces a module with torch.fx and finds in its graph what can be gated.
+
+Symbolic tracing keeps the user's own modules as the leaves of the graph, so names, parameters and train/eval
+behaviour stay theirs. What an operation does to channels is looked up by module class or function in the tables below.
+"""
+
+from __future__ import annotations
+
+import operator
+import traceback
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.fx.passes.shape_prop import ShapeProp, TensorMetadata
+from torch.nn import functional as F
+
+from fn3hw.errors import TraceError
+from fn3hw.space.flow import ChannelFlow, Group, Slice
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+CARRYING_MODULES: tuple[type[nn.Module], ...] = (
+    *(nn.ReLU, nn.ReLU6, nn.Hardtanh, nn.SiLU, nn.GELU, nn.Sigmoid, nn.Hardsigmoid, nn.Hardswish, nn.Tanh, nn.Mish),
+    *(nn.LeakyReLU, nn.ELU, nn.SELU, nn.Softplus, nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d),
+    *(nn.MaxPool1d, nn.MaxPool2d, nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d),
+    *(nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.Upsample, nn.ZeroPad2d, nn.AlphaDropout),
+)
+CARRYING_FUNCTIONS: frozenset[Any] = frozenset(
+    {
+        *(F.relu, F.relu6, F.hardtanh, F.silu, F.gelu, F.sigmoid, F.hardsigmoid, F.hardswish, F.tanh, F.leaky_relu, F.elu),
+        *(F.dropout, F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d, F.adaptive_max_pool2d, F.interpolate, F.mish),
+        *(torch.relu, torch.sigmoid, torch.tanh, torch.clamp, torch.mul, operator.mul, operator.imul, torch.neg),
+        *(operator.neg, torch.div, operator.truediv, torch.sub, operator.sub, F.softplus, F.selu),
+    }
+)
+CARRYING_METHODS = frozenset({"relu", "relu_", "sigmoid", "tanh", "clamp", "mul", "mul_", "contiguous", "clone", "float"})
+SUMS: frozenset[Any] = frozenset({operator.add, operator.iadd, torch.add})
+SUM_METHODS = frozenset({"add", "add_"})
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A residual branch: ``value`` is what it adds to a stream, at ``operation``; ``stream`` identifies the stream."""
+
+    value: str
+    operation: str
+    name: str
+    stream: int
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A traced module and what its graph says about channels and residual branches.
+
+    Args:
+        module: the graph module; it shares its parameters with the user's module.
+        groups: the channel groups, in order of execution.
+        branches: the residual branches, in order of execution.
+    """
+
+    module: fx.GraphModule
+    groups: list[Group]
+    branches: list[Branch]
+
+
+def trace(module: nn.Module, example_input: torch.Tensor) -> Trace:
+    """Trace ``module`` and analyse its graph.
+
+    Args:
+        module: any module that takes one tensor and returns one tensor.
+        example_input: a batch of the inputs' shape (N, ...).
+
+    Raises:
+        TraceError: the module cannot be traced, or does not run on the example; the message names the line.
+    """
+    graph_module = _symbolic_trace(module)
+    training = graph_module.training
+    graph_module.eval()
+    try:
+        with torch.no_grad():
+            ShapeProp(graph_module).propagate(example_input)
+    except Exception as error:
+        raise TraceError(
+            f"{type(module).__name__} does not run on the example input of shape {tuple(example_input.shape)}: {error}",
+            hint="Give nest() an example input that the module accepts.",
+        ) from error
+    finally:
+        graph_module.train(training)
+    flow = _Walk(graph_module).run()
+    branches = _residual_branches(graph_module, flow)
+    return Trace(graph_module, flow.groups(), branches)
+
+
+def shape_of(node: fx.Node) -> tuple[int, ...] | None:
+    """Shape of the tensor that a node gives, or None where it gives something else."""
+    meta = node.meta.get("tensor_meta")
+    return tuple(meta.shape) if isinstance(meta, TensorMetadata) else None
+
+
+class _Tracer(fx.Tracer):
+    """Keeps stochastic depth whole, whose function form would freeze the training flag."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return super().is_leaf_module(m, module_qualified_name) or type(m).__name__ == "StochasticDepth"
+
+
+def _symbolic_trace(module: nn.Module) -> fx.GraphModule:
+    try:
+        graph = _Tracer().trace(module)
+    except Exception as error:
+        raise TraceError(
+            f"{type(module).__name__} cannot be traced{_user_line(error)}: {error}",
+            hint="Tensors must not decide Python control flow; move the test out of forward(), or give nest() the part "
+            "of the network without it.",
+        ) from error
+    graph_module = fx.GraphModule(module, graph, type(module).__name__)
+    graph_module.train(module.training)
+    _unfreeze_dropout(graph_module)
+    return graph_module
+
+
+def _user_line(error: BaseException) -> str:
+    """The last line of the user's code on the way to the error, as text to put behind a message."""
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if "/torch/" not in frame.filename and frame.filename != __file__ and not frame.filename.startswith("<")
+    ]
+    if not frames:
+        return ""
+    return f' at {frames[-1].filename}:{frames[-1].lineno} ("{frames[-1].line}")'
+
+
+def _unfreeze_dropout(graph_module: fx.GraphModule) -> None:
+    """Replace ``F.dropout(x, p, training=self.training)``, whose flag tracing has frozen, by a module that has its own."""
+    changed = False
+    for index, node in enumerate(list(graph_module.graph.nodes)):
+        if node.op == "call_function" and node.target is F.dropout:
+            p = node.args[1] if len(node.args) > 1 else node.kwargs.get("p", 0.5)
+            name = f"functional_dropout_{index}"
+            graph_module.add_submodule(name, nn.Dropout(float(p)))
+            node.op, node.target, node.args, node.kwargs = "call_module", name, (node.args[0],), {}
+            changed = True
+    if changed:
+        graph_module.recompile()
+
+
+class _Walk:
+    """Translates each node of a torch.fx graph into the terms of `ChannelFlow`."""
+
+    def __init__(self, graph_module: fx.GraphModule) -> None:
+        self.graph_module = graph_module
+        self.modules = dict(graph_module.named_modules())
+        self.calls = Counter(str(node.target) for node in graph_module.graph.nodes if node.op == "call_module")
+        self.flow = ChannelFlow()
+
+    def run(self) -> ChannelFlow:
+        for node in self.graph_module.graph.nodes:
+            inputs = [argument for argument in node.all_input_nodes if shape_of(argument) is not None]
+            if node.op == "placeholder":
+                self._placeholder(node)
+            elif node.op == "output":
+                self._pin(inputs, "it is the network's output")
+            elif node.op == "call_module":
+                self._module(node, inputs)
+            elif node.op in ("call_function", "call_method") and shape_of(node) is not None:
+                self._function(node, inputs)
+        return self.flow
+
+    def _placeholder(self, node: fx.Node) -> None:
+        shape = shape_of(node)
+        if shape is not None and len(shape) > 1:
+            self.flow.make(node.name, shape[1], operation=node.name, kind="input")
+            self.flow.pin(node.name, "it is the network's input")
+
+    def _module(self, node: fx.Node, inputs: list[fx.Node]) -> None:
+        module, name = self.modules[str(node.target)], str(node.target)
+        value = inputs[0].name if inputs else ""
+        shape = shape_of(inputs[0]) if inputs else None
+        if isinstance(module, CONVOLUTIONS):
+            self._convolution(node, module, value)
+        elif isinstance(module, nn.Linear):
+            self._linear(node, module, inputs[0])
+        elif isinstance(module, NORMS) or (isinstance(module, nn.PReLU) and module.num_parameters > 1):
+            parameters = tuple(f"{name}.{key}" for key, tensor in module.state_dict().items() if tensor.dim() == 1)
+            self.flow.carry(node.name, [value], operation=name, parameters=parameters)
+        elif isinstance(module, nn.Flatten) and module.start_dim == 1 and module.end_dim == -1 and shape is not None:
+            self.flow.flatten(node.name, value, shape=shape, operation=name)
+        elif isinstance(module, CARRYING_MODULES) or type(module).__name__ == "StochasticDepth":
+            self.flow.carry(node.name, [value], operation=name)
+        else:
+            self._pin(inputs, f"{type(module).__name__} ({name}) is no operation that fn3hw can slice")
+        if self.calls[name] > 1 and any(True for _ in module.parameters()):
+            self._pin([*inputs, node], f"{name} is used {self.calls[name]} times")
+
+    def _convolution(self, node: fx.Node, module: nn.Module, value: str) -> None:
+        assert isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
+        name = str(node.target)
+        own = tuple(f"{name}.{key}" for key, _ in module.named_parameters())
+        if module.groups == 1:
+            self.flow.mix(value, operation=name, weight=f"{name}.weight", axis=1)
+        elif module.groups == module.in_channels == module.out_channels:
+            self.flow.carry(node.name, [value], operation=name, parameters=own)
+            return
+        else:
+            self.flow.pin(value, f"{name} is a grouped convolution")
+        slices = tuple(Slice(parameter, 0) for parameter in own)
+        self.flow.make(node.name, module.out_channels, operation=name, kind="conv", slices=slices)
+        if module.groups > 1:
+            self.flow.pin(node.name, f"{name} is a grouped convolution")
+
+    def _linear(self, node: fx.Node, module: nn.Linear, source: fx.Node) -> None:
+        name, shape = str(node.target), shape_of(source)
+        if shape is None or len(shape) != 2:
+            self._pin([source], f"{name} works on a sequence")
+            return
+        self.flow.mix(source.name, operation=name, weight=f"{name}.weight", axis=1)
+        slices = tuple(Slice(f"{name}.{key}", 0) for key, _ in module.named_parameters())
+        self.flow.make(node.name, module.out_features, operation=name, kind="linear", slices=slices)
+
+    def _function(self, node: fx.Node, inputs: list[fx.Node]) -> None:
+        method = node.target if node.op == "call_method" else None
+        called = f"{getattr(node.target, '__name__', node.target)} ({node.name})"
+        if node.target in CARRYING_FUNCTIONS or method in CARRYING_METHODS:
+            self._elementwise(node, inputs)
+        elif node.target in SUMS or method in SUM_METHODS:
+            self._elementwise(node, inputs)
+            if len(inputs) > 1:
+                self.flow.pin(node.name, f"the sum {node.name} ties it")
+        elif (method == "mean" or node.target is torch.mean) and self._is_spatial_mean(node, inputs[0]):
+            self.flow.carry(node.name, [inputs[0].name], operation=node.name)
+        elif (node.target is torch.flatten or method in ("flatten", "view", "reshape")) and self._flattens(node, inputs[0]):
+            self.flow.flatten(node.name, inputs[0].name, shape=shape_of(inputs[0]) or (), operation=node.name)
+        else:
+            self._pin(inputs, f"{called} is no operation that fn3hw can slice")
+
+    def _elementwise(self, node: fx.Node, inputs: list[fx.Node]) -> None:
+        """Inputs that broadcast along the channel axis take no part in it."""
+        shape = shape_of(node)
+        full = [i.name for i in inputs if shape and len(s := shape_of(i) or ()) == len(shape) > 1 and s[1] == shape[1]]
+        self.flow.carry(node.name, full, operation=node.name)
+
+    def _is_spatial_mean(self, node: fx.Node, source: fx.Node) -> bool:
+        dims = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
+        shape = shape_of(source)
+        if dims is None or shape is None:
+            return False
+        listed = [dims] if isinstance(dims, int) else list(dims)  # type: ignore[arg-type]
+        return all(isinstance(d, int) and d % len(shape) >= 2 for d in listed)
+
+    def _flattens(self, node: fx.Node, source: fx.Node) -> bool:
+        before, after = shape_of(source), shape_of(node)
+        return before is not None and after is not None and len(after) == 2 and after[0] == before[0] and len(before) >= 2
+
+    def _pin(self, nodes: list[fx.Node], reason: str) -> None:
+        for node in nodes:
+            self.flow.pin(node.name, reason)
+
+
+def _residual_branches(graph_module: fx.GraphModule, flow: ChannelFlow) -> list[Branch]:
+    """The branches that a sum adds to a stream and that nothing else reads (paper, fig. 1 A)."""
+    modules = dict(graph_module.named_modules())
+    ancestors: dict[fx.Node, frozenset[fx.Node]] = {}
+    branches = []
+    for node in graph_module.graph.nodes:
+        above = node.all_input_nodes
+        ancestors[node] = frozenset(above).union(*(ancestors[a] for a in above))
+        is_sum = node.target in SUMS or (node.op == "call_method" and node.target in SUM_METHODS)
+        if not is_sum or len(above) != 2 or shape_of(above[0]) != shape_of(above[1]) or shape_of(node) is None:
+            continue
+        span = flow.span(node.name)
+        candidates = [
+            (inside, end)
+            for skip, end in (above, above[::-1])
+            if (inside := _closed_branch(skip, end, ancestors)) and any(_has_weights(n, modules) for n in inside)
+        ]
+        if span is None or not candidates:
+            continue
+        inside, end = max(candidates, key=lambda pair: len(pair[0]))
+        branches.append(Branch(end.name, node.name, _branch_name(inside), id(span[0])))
+    return branches
+
+
+def _closed_branch(skip: fx.Node, end: fx.Node, ancestors: dict[fx.Node, frozenset[fx.Node]]) -> frozenset[fx.Node]:
+    """The nodes that lead to ``end`` and not to ``skip``, or nothing where another reader needs one of them."""
+    inside = (ancestors[end] | {end}) - ancestors[skip] - {skip}
+    leaks = any(user not in inside for node in inside if node is not end for user in node.users)
+    return frozenset() if leaks or len(end.users) != 1 else inside
+
+
+def _has_weights(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
+    return node.op == "call_module" and isinstance(modules[str(node.target)], (*CONVOLUTIONS, nn.Linear))
+
+
+def _branch_name(inside: frozenset[fx.Node]) -> str:
+    """The innermost module that holds all of a branch."""
+    paths = [str(node.target).split(".") for node in inside if node.op == "call_module"]
+    common = [parts[0] for parts in zip(*paths, strict=False) if len(set(parts)) == 1]
+    return ".".join(common) or str(paths[0][0])
+
+
