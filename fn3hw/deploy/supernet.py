@@ -1,0 +1,252 @@
+"""A supernet as an ONNX file with gates, and zero-gate elimination: any subnet of it as a really smaller file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+from numpy.typing import NDArray
+
+from fn3hw.deploy.graph import Array, Graph, resolve
+from fn3hw.errors import InputError, RunError
+from fn3hw.space.files import sha256, write_bytes, write_text
+from fn3hw.space.subnet import SearchSpace, Subnet
+
+SPACE_FORMAT = 1
+Statistics = Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]]
+"""Per batch-norm node its mean and variance, one entry per channel that the subnet keeps."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """How many bytes of a subnet's file one initializer takes.
+
+    Args:
+        name: the initializer.
+        fixed_bytes: bytes per entry of the axes that gates decide.
+        gates: the gates that decide an axis; each multiplies by its number of kept blocks.
+        branches: the (layer gate, block) that all must be kept for the initializer to exist.
+    """
+
+    name: str
+    fixed_bytes: int
+    gates: tuple[str, ...]
+    branches: tuple[tuple[str, int], ...]
+
+
+class Supernet:
+    """The trained network, exported once; no torch from here on.
+
+    Args:
+        model: ONNX model with its gates as initializers (see `fn3hw.deploy.graph`); the batch axis is dynamic.
+        space: the gates' search space.
+
+    Raises:
+        InputError: the gates of the model and those of the space differ, or a gate cannot be eliminated.
+    """
+
+    def __init__(self, model: onnx.ModelProto, space: SearchSpace) -> None:
+        self.model, self.space = model, space
+        self.graph = Graph(model)
+        in_graph = {gate_node.gate for gate_node in self.graph.gate_nodes.values()}
+        if in_graph != {gate.name for gate in space}:
+            odd = sorted(in_graph ^ {gate.name for gate in space})
+            raise InputError(f"The ONNX graph and the search space have different gates: {', '.join(odd)}.")
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input, without the batch axis."""
+        return self.graph.shapes[self.graph.input][1:]
+
+    @property
+    def n_classes(self) -> int:
+        """Width of the output."""
+        return self.graph.shapes[self.graph.output][1]
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over graph, weights and space."""
+        return sha256(self.model.SerializeToString(deterministic=True) + self.space.digest.encode())
+
+    def units(self) -> dict[str, tuple[str, ...]]:
+        """Per node the gates that decide its shape (``"NAME"``) and the branches that it belongs to (``"NAME[M]"``)."""
+        return self.graph.units()
+
+    def parameters(self) -> list[Parameter]:
+        """How the bytes of each initializer follow from the counts of a subnet."""
+        units = self.units()
+        used_by: dict[str, list[str]] = {}
+        for node in self.graph.nodes:
+            for name in node.input:
+                used_by.setdefault(name, []).append(node.name)
+        layer_gates = {gate.name for gate in self.space if gate.level == "layer"}
+        found = []
+        for name, array in self.graph.arrays.items():
+            if name.startswith("gate/"):
+                continue
+            cuts = self.graph.cuts.get(name, [])
+            shares = [set(u for u in units[n] if u.split("[")[0] in layer_gates) for n in used_by.get(name, [])]
+            branches = sorted(set.intersection(*shares)) if shares else []
+            size = array.nbytes
+            for cut in cuts:
+                size //= self.space[cut.gate].size
+            found.append(
+                Parameter(name, size, tuple(cut.gate for cut in cuts), tuple(_branch(text) for text in branches))
+            )
+        return found
+
+    def slice(self, subnet: Subnet, statistics: Statistics | None = None) -> onnx.ModelProto:
+        """The subnet as an ONNX model of its own, without what a zero gate makes dead.
+
+        Node names stay those of the supernet. Batch norm is left as nodes, which ONNX Runtime folds into the
+        convolution before it when it loads the model.
+
+        Args:
+            subnet: which blocks are kept.
+            statistics: mean and variance for batch-norm nodes, in the subnet's widths; others keep the supernet's.
+
+        Raises:
+            InputError: the subnet is of another space, or statistics do not fit its widths.
+        """
+        return _Slicer(self, subnet, statistics or {}).model()
+
+    def save(self, folder: Path | str) -> None:
+        """Write ``supernet.onnx`` and ``space.json`` into a folder."""
+        data = self.model.SerializeToString(deterministic=True)
+        write_bytes(Path(folder) / "supernet.onnx", data)
+        document = {"format": SPACE_FORMAT, "gates": self.space.to_json(), "onnx_sha256": sha256(data)}
+        write_text(Path(folder) / "space.json", json.dumps(document, indent=1) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path | str) -> Supernet:
+        """Read what `save` wrote.
+
+        Raises:
+            RunError: a file is missing, damaged or from a newer version.
+        """
+        onnx_path, space_path = Path(folder) / "supernet.onnx", Path(folder) / "space.json"
+        for path in (onnx_path, space_path):
+            if not path.is_file():
+                raise RunError(f"{path} does not exist.", hint="Train the run first: fn3hw train --help")
+        try:
+            document: dict[str, Any] = json.loads(space_path.read_text())
+            version, gates, checksum = int(document["format"]), document["gates"], document["onnx_sha256"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunError(f"{space_path} is damaged: {error}.", hint=f"Train the run again: {folder}.") from error
+        if version > SPACE_FORMAT:
+            raise RunError(f"{space_path} has format {version}; this fn3hw reads up to {SPACE_FORMAT}.", hint="Upgrade fn3hw.")
+        data = onnx_path.read_bytes()
+        if sha256(data) != checksum:
+            raise RunError(
+                f"{onnx_path} is not the file that {space_path} was written with: half written or edited.",
+                hint=f"Run fn3hw train on {folder} again; it goes on from its checkpoint.",
+            )
+        return cls(onnx.load_from_string(data), SearchSpace.from_json(gates))
+
+
+class _Slicer:
+    """Zero-gate elimination of one subnet."""
+
+    def __init__(self, supernet: Supernet, subnet: Subnet, statistics: Statistics) -> None:
+        self.supernet, self.graph, self.statistics = supernet, supernet.graph, statistics
+        masks = supernet.space.masks(subnet)
+        self.kept = {name: np.flatnonzero(mask) for name, mask in masks.items()}
+        self.full = {name: bool(mask.all()) for name, mask in masks.items()}
+        gates = self.graph.gate_nodes.values()
+        self.dropped = frozenset((g.gate, g.block) for g in gates if g.block is not None and not masks[g.gate][g.block])
+        self.substitutes = self.graph.bypass(self.dropped)
+        self.scales: dict[str, Array] = {}
+
+    def model(self) -> onnx.ModelProto:
+        live = self.graph.live(self.dropped)
+        self._fold_gates(live)
+        nodes = [self._node(index) for index in sorted(live) if not self._is_folded(index)]
+        used = {name for node in nodes for name in node.input}
+        arrays = {name: self._array(name) for name in self.graph.arrays if name in used}
+        self._scale_weights(nodes, arrays)
+        self._set_statistics(nodes, arrays)
+        source = self.supernet.model
+        model = onnx.ModelProto(ir_version=source.ir_version, producer_name="fn3hw", opset_import=source.opset_import)
+        graph = model.graph
+        graph.name = source.graph.name
+        graph.node.extend(nodes)
+        graph.initializer.extend(numpy_helper.from_array(np.ascontiguousarray(a), n) for n, a in arrays.items())
+        graph.input.extend(source.graph.input)
+        graph.output.extend(source.graph.output)
+        return model
+
+    def _fold_gates(self, live: set[int]) -> None:
+        """A gate whose kept values are all 1 is passed by; another channel gate moves into the weights that read it."""
+        for index in live & self.graph.gate_nodes.keys():
+            gate_node = self.graph.gate_nodes[index]
+            value = self.graph.arrays[self._gate_value(index)]
+            if gate_node.block is None:
+                value = np.take(value, self._entries(gate_node.gate, value.shape[1]), axis=1)
+            if (value != 1).any():
+                if gate_node.block is not None:
+                    continue
+                self.scales[gate_node.output] = value.ravel()
+            self.substitutes[gate_node.output] = gate_node.source
+
+    def _gate_value(self, index: int) -> str:
+        return next(name for name in self.graph.nodes[index].input if name.startswith("gate/"))
+
+    def _is_folded(self, index: int) -> bool:
+        gate_node = self.graph.gate_nodes.get(index)
+        return gate_node is not None and gate_node.output in self.substitutes
+
+    def _node(self, index: int) -> onnx.NodeProto:
+        original = self.graph.nodes[index]
+        node = onnx.NodeProto()
+        node.CopyFrom(original)
+        for position, name in enumerate(node.input):
+            node.input[position] = resolve(name, self.substitutes)
+        gate = self.graph.group_of_depthwise.get(index)
+        if gate is not None:
+            next(a for a in node.attribute if a.name == "group").i = self._width(gate, self.graph.arrays[node.input[1]].shape[0])
+        return node
+
+    def _width(self, gate: str, full_width: int) -> int:
+        return len(self.kept[gate]) * (full_width // self.supernet.space[gate].size)
+
+    def _entries(self, gate: str, length: int) -> NDArray[np.intp]:
+        """Indices along an axis of ``length`` entries that the kept blocks of a gate occupy."""
+        repeat = length // self.supernet.space[gate].size
+        return (self.kept[gate][:, None] * repeat + np.arange(repeat)).ravel()
+
+    def _array(self, name: str) -> Array:
+        array = self.graph.arrays[name]
+        for cut in self.graph.cuts.get(name, ()):
+            if not self.full[cut.gate]:
+                array = np.take(array, self._entries(cut.gate, array.shape[cut.axis]), axis=cut.axis)
+        return array
+
+    def _scale_weights(self, nodes: list[onnx.NodeProto], arrays: dict[str, Array]) -> None:
+        scaled = {node.name: node.input[0] for node in self.graph.nodes if node.input and node.input[0] in self.scales}
+        for node in nodes:
+            if node.name in scaled:
+                weight, scale = arrays[node.input[1]], self.scales[scaled[node.name]]
+                axis = next(c.axis for c in self.graph.cuts[node.input[1]] if weight.shape[c.axis] == scale.size)
+                arrays[node.input[1]] = weight * scale.reshape([-1 if a == axis else 1 for a in range(weight.ndim)])
+
+    def _set_statistics(self, nodes: list[onnx.NodeProto], arrays: dict[str, Array]) -> None:
+        for node in nodes:
+            if node.op_type == "BatchNormalization" and node.name in self.statistics:
+                for name, value in zip(node.input[3:5], self.statistics[node.name], strict=True):
+                    if value.shape != arrays[name].shape:
+                        raise InputError(
+                            f"Statistics of {node.name} have shape {value.shape}, the subnet needs {arrays[name].shape}."
+                        )
+                    arrays[name] = value.astype(np.float32)
+
+
+def _branch(text: str) -> tuple[str, int]:
+    name, _, block = text[:-1].rpartition("[")
+    return name, int(block)
