@@ -80,7 +80,7 @@ class Archive:
             raise RunError(f"{self.path} is open for reading only.", hint="Append inside `with archive:`.")
         if not (math.isfinite(evaluation.accuracy) and 0 <= evaluation.accuracy <= 100):
             raise InputError(
-                f"The accuracy of subnet {evaluation.subnet} is {evaluation.accuracy}: needs a percentage from 0 to 100.",
+                f"The accuracy of subnet {evaluation.subnet} is {evaluation.accuracy}, not a percentage from 0 to 100.",
                 hint="Check the network and the data; what was evaluated before is kept.",
             )
         if evaluation.subnet in self._by_subnet:
@@ -104,7 +104,7 @@ class Archive:
         lock_path = self.path.with_name(f"{self.path.name}.lock")
         try:
             lock_path.parent.mkdir(parents=True, exist_ok=True)
-            lock = open(lock_path, "a+")  # noqa: SIM115  held open: the lock lives as long as the descriptor
+            lock = open(lock_path, "a+")
         except OSError as error:
             raise InputError(f"Cannot write to {lock_path.parent}: {error.strerror or error}.") from error
         try:
@@ -114,7 +114,8 @@ class Archive:
             owner = lock.read().strip() or "another program"
             lock.close()
             raise RunError(
-                f"{self.path} is in use: {owner} writes to it.", hint="Wait until it has ended, or stop it, and try again."
+                f"{self.path} is in use: {owner} writes to it.",
+                hint="Wait until it has ended, or stop it, and try again.",
             ) from None
         lock.truncate(0)
         lock.write(f"process {os.getpid()}")

@@ -6,7 +6,7 @@ that costs no less than a larger one is never worth visiting.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import numpy as np
@@ -44,7 +44,7 @@ class Charge:
         self._known: dict[bytes, float] = {}
         self.sizes: IntArray = np.array([gate.size for gate in space], dtype=np.int64)
         self.lowest: IntArray = np.array([gate.min_kept for gate in space], dtype=np.int64)
-        self._dead = {} if by == "blocks" else self._find_dead()
+        self._inside: list[tuple[int, int, IntArray]] = [] if by == "blocks" else list(self._find_inside())
         self.ladders: tuple[IntArray, ...] = tuple(self._ladder(g) for g in range(len(space)))
 
     def subnet(self, counts: IntArray) -> Subnet:
@@ -54,13 +54,14 @@ class Charge:
     def state(self, subnet: Subnet) -> IntArray:
         """The canonical state of a subnet, of shape (G,)."""
         counts = subnet.counts
-        return self.canonical(np.array([[counts[name] for name in self._names]], dtype=np.int64))[0]
+        row = np.array([[counts[name] for name in self._names]], dtype=np.int64)
+        return np.asarray(self.canonical(row)[0], dtype=np.int64)
 
     def canonical(self, states: IntArray) -> IntArray:
         """States of shape (n, G) with the gates inside removed branches kept whole."""
         result = states.copy()
-        for gate, inside in self._dead.items():
-            rows = np.flatnonzero(states[:, gate] == 0)
+        for gate, count, inside in self._inside:
+            rows = np.flatnonzero(states[:, gate] == count)
             result[np.ix_(rows, inside)] = self.sizes[inside]
         return result
 
@@ -71,7 +72,7 @@ class Charge:
             InputError: the cost model predicts a cost that is no positive number.
         """
         if self.by == "blocks":
-            return states.sum(axis=1).astype(np.float64)
+            return np.asarray(states.sum(axis=1), dtype=np.float64)
         canonical = self.canonical(states)
         keys = [row.tobytes() for row in canonical]
         new = {key: row for key, row in zip(keys, canonical, strict=True) if key not in self._known}
@@ -80,25 +81,24 @@ class Charge:
             if not (np.isfinite(values).all() and (values > 0).all()):
                 raise InputError(f"The cost model predicts a {self.by} that is no positive number.")
             self._known.update(zip(new, values.tolist(), strict=True))
-        return np.array([self._known[key] for key in keys])
+        return np.array([self._known[key] for key in keys], dtype=np.float64)
 
     def _predict(self, subnets: Sequence[Subnet]) -> FloatArray:
         return self._cost.predict(subnets)[list(COLUMNS.values())].to_numpy(dtype=np.float64)
 
-    def _find_dead(self) -> dict[int, IntArray]:
-        """Per gate that can vanish, the gates that then no longer change any cost, though they do otherwise."""
-        probes = [np.flatnonzero(self.lowest < self.sizes)]
-        found: dict[int, IntArray] = {}
-        alive = self._changed(self.sizes, probes[0])
-        for gate in np.flatnonzero(self.lowest == 0):
-            base = self.sizes.copy()
-            base[gate] = 0
-            others = probes[0][probes[0] != gate]
-            changed = self._changed(base, others)
-            inside = np.array([g for g in others if g in alive and g not in changed], dtype=np.int64)
-            if inside.size:
-                found[int(gate)] = inside
-        return found
+    def _find_inside(self) -> Iterator[tuple[int, int, IntArray]]:
+        """Per layer gate and count, the gates that then no longer change any cost, though they do otherwise."""
+        probes = np.flatnonzero(self.lowest < self.sizes)
+        alive = self._changed(self.sizes, probes)
+        for gate in (g for g in probes if self.space.gates[g].level == "layer"):
+            others = probes[probes != gate]
+            for count in range(int(self.lowest[gate]), int(self.sizes[gate])):
+                base = self.sizes.copy()
+                base[gate] = count
+                changed = self._changed(base, others)
+                inside = np.array([g for g in others if g in alive and g not in changed], dtype=np.int64)
+                if inside.size:
+                    yield int(gate), count, inside
 
     def _changed(self, base: IntArray, gates: IntArray) -> set[int]:
         if not gates.size:

@@ -1,0 +1,47 @@
+"""What to remove: from a trained network and a cost model to the subnet for any budget.
+
+The search is Algorithm 1 of the FN3 paper, charged by predicted cost instead of by removed blocks. Data flows one way::
+
+    Heuristic --states--> Ledger --subnets--> Executor(Evaluator) --accuracies--> Archive --+
+        ^                    |                                                              |
+        +--known accuracies--+                                       CostModel --> Atlas <--+--> Exporter
+
+``Heuristic`` decides which states to try, from a seed and from known accuracies alone. ``Charge`` says what a state
+costs and along which counts each gate moves. ``Ledger`` keeps the budget; the append-only ``Archive`` is its memory, so
+an interrupted search replays its decisions and goes on. ``Atlas`` needs only the archive and a cost model, so a new
+profile gives a new atlas at once.
+"""
+
+from fn3hw.searcher.api import Progress, run_search
+from fn3hw.searcher.archive import Archive, Evaluation
+from fn3hw.searcher.atlas import Atlas, Budget, Point, Provenance
+from fn3hw.searcher.charge import Charge
+from fn3hw.searcher.evaluator import Evaluator
+from fn3hw.searcher.executors import LocalExecutor
+from fn3hw.searcher.export import Exported, Exporter, Meter
+from fn3hw.searcher.heuristic import Heuristic
+from fn3hw.searcher.plot import plot_front
+from fn3hw.searcher.ports import AccuracyEvaluator, CostPredictor, Executor, SearchData
+
+__all__ = [
+    "AccuracyEvaluator",
+    "Archive",
+    "Atlas",
+    "Budget",
+    "Charge",
+    "CostPredictor",
+    "Evaluation",
+    "Evaluator",
+    "Executor",
+    "Exported",
+    "Exporter",
+    "Heuristic",
+    "LocalExecutor",
+    "Meter",
+    "Point",
+    "Progress",
+    "Provenance",
+    "SearchData",
+    "plot_front",
+    "run_search",
+]

@@ -1,0 +1,155 @@
+"""Accuracy of a subnet: its sliced ONNX file, with corrected batch norm, run in ONNX Runtime on held-out images."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cached_property
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from fn3hw.errors import InputError
+from fn3hw.space.subnet import SearchSpace, Subnet
+
+_VERSION = 1
+
+
+class SlicedNetwork(Protocol):
+    """What is asked of a supernet; `fn3hw.deploy.Supernet` is one."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the model and its space."""
+        ...
+
+    @property
+    def space(self) -> SearchSpace:
+        """Its gates."""
+        ...
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input, without the batch."""
+        ...
+
+    def slice(self, subnet: Subnet, statistics: Any = None) -> Any:
+        """The smaller model, an ``onnx.ModelProto``."""
+        ...
+
+
+class StatisticsSource(Protocol):
+    """Batch-norm statistics of a subnet in closed form; `fn3hw.deploy.Moments` is one."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all that the statistics depend on."""
+        ...
+
+    def statistics(self, subnet: Subnet) -> Any:
+        """The statistics, as `SlicedNetwork.slice` takes them."""
+        ...
+
+
+class Evaluator:
+    """Evaluates subnets on fixed images. Safe to call from several threads; holds one session per running call.
+
+    Args:
+        supernet: the trained network.
+        moments: gives the batch-norm statistics; ``None`` only with ``bn="stored"``.
+        images: float32, shape (N, C, H, W), normalised.
+        labels: int64, shape (N,).
+        threads: threads of ONNX Runtime per call.
+        batch_size: images per run. Small ones keep the activations in the cache.
+        bn: ``"closed-form"`` takes the statistics from ``moments``, ``"stored"`` keeps those of training.
+
+    Raises:
+        InputError: the images do not fit the network or the labels, or there are none.
+    """
+
+    def __init__(
+        self,
+        supernet: SlicedNetwork,
+        moments: StatisticsSource | None,
+        images: NDArray[np.float32],
+        labels: NDArray[np.int64],
+        *,
+        threads: int = 2,
+        batch_size: int = 16,
+        bn: Literal["closed-form", "stored"] = "closed-form",
+    ) -> None:
+        _check(supernet, images, labels)
+        if bn not in ("closed-form", "stored") or (bn == "closed-form" and moments is None):
+            raise InputError(f"bn={bn!r} needs to be 'closed-form', with moments, or 'stored'.")
+        if threads < 1 or batch_size < 1:
+            raise InputError(f"An evaluator needs threads >= 1 and batch_size >= 1, not {threads} and {batch_size}.")
+        self._supernet = supernet
+        self._moments = moments if bn == "closed-form" else None
+        self._images = np.ascontiguousarray(images, dtype=np.float32)
+        self._labels = np.asarray(labels, dtype=np.int64)
+        self._batch_size = batch_size
+        self._options = _session_options(threads)
+
+    @property
+    def space(self) -> SearchSpace:
+        """The gates of the network."""
+        return self._supernet.space
+
+    @property
+    def n_images(self) -> int:
+        """Number of images that an accuracy is the mean of."""
+        return len(self._labels)
+
+    @cached_property
+    def key(self) -> str:
+        """``network:settings``: digests of the trained network, and of all else that an accuracy depends on."""
+        settings = {
+            "version": _VERSION,
+            "moments": self._moments.digest if self._moments is not None else "stored",
+            "images": _digest(self._images),
+            "labels": _digest(self._labels),
+            "batch_size": self._batch_size,
+            "onnxruntime": onnxruntime.__version__,
+        }
+        text = json.dumps(settings, sort_keys=True)
+        return f"{self._supernet.digest[:16]}:{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+    def accuracy(self, subnet: Subnet) -> float:
+        """Top-1 accuracy in percent. An image for which the network returns no finite number counts as wrong."""
+        statistics = self._moments.statistics(subnet) if self._moments is not None else None
+        model = self._supernet.slice(subnet, statistics).SerializeToString()
+        session = onnxruntime.InferenceSession(model, self._options, providers=["CPUExecutionProvider"])
+        name = session.get_inputs()[0].name
+        right = 0
+        for start in range(0, self.n_images, self._batch_size):
+            stop = start + self._batch_size
+            logits = session.run(None, {name: self._images[start:stop]})[0]
+            finite = np.isfinite(logits).all(axis=1)
+            right += int(((logits.argmax(axis=1) == self._labels[start:stop]) & finite).sum())
+        return 100.0 * right / self.n_images
+
+
+def _session_options(threads: int) -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return options
+
+
+def _check(supernet: SlicedNetwork, images: NDArray[np.float32], labels: NDArray[np.int64]) -> None:
+    if not len(images) or len(images) != len(labels):
+        raise InputError(f"Accuracy needs as many labels as images, and some: got {len(images)} and {len(labels)}.")
+    if tuple(images.shape[1:]) != tuple(supernet.input_shape):
+        raise InputError(
+            f"The images have shape {tuple(images.shape[1:])}, the network takes {tuple(supernet.input_shape)}.",
+            hint="Use the data set that the network was trained on.",
+        )
+
+
+def _digest(array: NDArray[Any]) -> str:
+    digest = hashlib.sha256(f"{array.dtype}{array.shape}".encode())
+    digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()

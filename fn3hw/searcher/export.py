@@ -1,0 +1,212 @@
+"""From a point of the atlas to a file that was measured to meet its budget.
+
+The file's batch norm is recalibrated with data. Where its measured latency misses the budget, the ratio of measured to
+predicted corrects the predictions, and the next best point is tried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fn3hw.errors import InputError
+from fn3hw.searcher.atlas import Atlas, Budget, Point
+from fn3hw.space.files import sha256, write_bytes
+from fn3hw.space.subnet import Subnet
+
+_MIB = 2.0**20
+
+
+class Meter(Protocol):
+    """Measures latency on one device, in the milliseconds of the profile that the predictions come from."""
+
+    def latency_ms(self, model: bytes) -> float:
+        """Median latency of an ONNX file.
+
+        Raises:
+            DeviceError: the device cannot be reached or used.
+            NoisyMeasurement: the measurement is too noisy to trust.
+        """
+        ...
+
+
+class FileMaker(Protocol):
+    """Makes the final file of a subnet."""
+
+    def make(self, subnet: Subnet) -> tuple[bytes, float]:
+        """The ONNX file, and the largest absolute difference of its output to the masked network's."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Try:
+    """A point whose file was measured."""
+
+    subnet: Subnet
+    latency_ms: float
+    measured_latency_ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exported:
+    """What an export wrote.
+
+    Args:
+        path: the ONNX file.
+        sha256: its checksum.
+        point: the subnet it holds; another one than asked for where that one missed the budget.
+        size_mib: real size of the file.
+        measured_latency_ms: ``None`` where nothing was measured.
+        budget_met: whether all limits are met: latency as measured, size as written, peak memory as predicted.
+        max_abs_diff: largest absolute difference between the file's output and the masked network's.
+        tries: what was measured, in order.
+    """
+
+    path: Path
+    sha256: str
+    point: Point
+    size_mib: float
+    measured_latency_ms: float | None
+    budget_met: bool
+    max_abs_diff: float
+    tries: tuple[Try, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON: the point's values and these."""
+        return {
+            **self.point.to_json(),
+            "counts": self.point.counts,
+            "path": str(self.path),
+            "sha256": self.sha256,
+            "size_mib": self.size_mib,
+            "measured_latency_ms": self.measured_latency_ms,
+            "budget_met": self.budget_met,
+            "max_abs_diff": self.max_abs_diff,
+        }
+
+
+class Exporter:
+    """Writes and measures files.
+
+    Args:
+        maker: makes the file of a subnet.
+        meter: gives the meter of a device by name.
+        max_tries: points that are measured at most for one export.
+    """
+
+    def __init__(self, maker: FileMaker, meter: Callable[[str], Meter], *, max_tries: int = 4) -> None:
+        if max_tries < 1:
+            raise InputError(f"An export needs at least one try, not {max_tries}.")
+        self._maker = maker
+        self._meter = meter
+        self._max_tries = max_tries
+
+    def export(self, atlas: Atlas, point: Point, path: Path | str, *, verify_on: str | None = "local") -> Exported:
+        """Write the file of a point, or of the next best one where the measured latency misses the point's budget.
+
+        Where none of the tries meets the budget, the fastest of them is written and ``budget_met`` is false.
+
+        Args:
+            atlas: where the next best points are.
+            point: the answer of a lookup, which carries the budget; without one, any latency is accepted.
+            path: the ONNX file to write.
+            verify_on: name of the device to measure on; ``None`` measures nothing.
+
+        Raises:
+            DeviceError: the device cannot be reached or used; no file is written.
+            NoisyMeasurement: the measurement is too noisy to trust; no file is written.
+            InputError: the file cannot be written.
+        """
+        target = Path(path)
+        if target.is_dir():
+            raise InputError(f"{target} is a folder.", hint="Give the name of a file, such as model.onnx.")
+        meter = self._meter(verify_on) if verify_on is not None else None
+        budget, done, current = point.budget, list[tuple[Point, bytes, float, float | None]](), point
+        while True:
+            model, difference = self._maker.make(current.subnet)
+            measured = meter.latency_ms(model) if meter is not None else None
+            done.append((current, model, difference, measured))
+            if measured is None or _meets(current, model, measured, budget) or len(done) == self._max_tries:
+                break
+            tries = [Try(p.subnet, p.latency_ms, m) for p, _, _, m in done if m is not None]
+            following = next_best(atlas.points, budget, tries)
+            if following is None:
+                break
+            current = following
+        chosen = done[-1]
+        if chosen[3] is not None and not _meets(chosen[0], chosen[1], chosen[3], budget):
+            chosen = min(done, key=lambda one: one[3] if one[3] is not None else np.inf)
+        found, model, difference, measured = chosen
+        write_bytes(target, model)
+        return Exported(
+            path=target,
+            sha256=sha256(model),
+            point=found,
+            size_mib=len(model) / _MIB,
+            measured_latency_ms=measured,
+            budget_met=_meets(found, model, measured, budget),
+            max_abs_diff=difference,
+            tries=tuple(Try(p.subnet, p.latency_ms, m) for p, _, _, m in done if m is not None),
+        )
+
+
+def next_best(points: Sequence[Point], budget: Budget, tries: Sequence[Try]) -> Point | None:
+    """The most accurate untried point that meets the budget once predictions are corrected by the worst try."""
+    correction = max((t.measured_latency_ms / t.latency_ms for t in tries), default=1.0)
+    tried = {t.subnet for t in tries}
+    limits = budget.limits
+    fitting = [
+        p
+        for p in points
+        if p.subnet not in tried
+        and p.latency_ms * correction <= limits.get("latency_ms", np.inf)
+        and not ("peak_mib" in limits and not p.peak_mib <= limits["peak_mib"])
+        and not ("size_mib" in limits and not p.size_mib <= limits["size_mib"])
+    ]
+    best = max(fitting, key=lambda p: (p.accuracy, -p.latency_ms), default=None)
+    return None if best is None else replace(best, budget=budget)
+
+
+def _meets(point: Point, model: bytes, measured: float | None, budget: Budget) -> bool:
+    latency = point.latency_ms_high if measured is None else measured
+    limits = budget.limits
+    return (
+        latency <= limits.get("latency_ms", np.inf)
+        and len(model) / _MIB <= limits.get("size_mib", np.inf)
+        and not ("peak_mib" in limits and not point.peak_mib <= limits["peak_mib"])
+    )
+
+
+class RecalibratedFile:
+    """Slices a subnet with batch norm recalibrated on data, and checks it against the masked network.
+
+    Args:
+        supernet: the trained network.
+        images: training images that the statistics are computed on, float32 (N, C, H, W).
+        recalibrate: `fn3hw.deploy.recalibrate`.
+        parity: `fn3hw.deploy.parity`: of supernet, subnet, statistics and model, the largest absolute difference.
+    """
+
+    def __init__(
+        self,
+        supernet: Any,
+        images: NDArray[np.float32],
+        *,
+        recalibrate: Callable[[Any, Subnet, NDArray[np.float32]], Any],
+        parity: Callable[[Any, Subnet, Any, Any], float],
+    ) -> None:
+        self._supernet = supernet
+        self._images = images
+        self._recalibrate = recalibrate
+        self._parity = parity
+
+    def make(self, subnet: Subnet) -> tuple[bytes, float]:
+        """See `FileMaker`."""
+        statistics = self._recalibrate(self._supernet, subnet, self._images)
+        model = self._supernet.slice(subnet, statistics)
+        return model.SerializeToString(), float(self._parity(self._supernet, subnet, statistics, model))

@@ -1,0 +1,233 @@
+"""Algorithm 1 of the paper under measured cost: K trajectories walk from the full network to the smallest.
+
+Each rung lowers the charged cost by a fixed share. From every trajectory, candidates walk down to the rung's cost; C
+per trajectory are evaluated, and the K most accurate states that meet the rung go on. Half of the evaluations descend,
+the other half refine: at costs spread over the whole range, the best states known there are partly undone and walk down
+again. Half of a rung's candidates are drawn at random, as the paper does; the others are the ones that a surrogate,
+fitted on all evaluations so far, draws as best (Thompson sampling).
+
+With ``guided=0`` and ``refined=0`` this is the paper's plain form; charged by ``"blocks"`` it counts as the paper does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from fn3hw.errors import InputError
+from fn3hw.searcher.candidates import Walker
+from fn3hw.searcher.charge import Charge
+from fn3hw.searcher.ledger import Ledger
+from fn3hw.searcher.ports import FloatArray, IntArray
+from fn3hw.searcher.surrogate import Surrogate
+
+_MIN_TO_FIT = 8
+_EPSILON = 1e-9
+
+OnRung = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Heuristic:
+    """Settings of the search.
+
+    Args:
+        evaluations: the most subnets that are evaluated.
+        seed: equal seeds, equal searches.
+        trajectories: K, the states that go on from a rung.
+        candidates: C, evaluated per trajectory and rung.
+        window: Δp, the share of a gate's blocks that the sliding window of random candidates spans.
+        guided: share of a rung's candidates that the surrogate chooses.
+        refined: share of the evaluations that are spent on refinement.
+        pool: proposals per trajectory and kind, of which the surrogate chooses.
+    """
+
+    evaluations: int = 300
+    seed: int = 0
+    trajectories: int = 3
+    candidates: int = 4
+    window: float = 0.25
+    guided: float = 0.5
+    refined: float = 0.5
+    pool: int = 12
+
+    def __post_init__(self) -> None:
+        if self.evaluations < 2:
+            raise InputError(f"A search needs at least 2 evaluations, not {self.evaluations}.")
+        if self.trajectories < 1 or self.candidates < 1 or self.pool < 1:
+            raise InputError("A search needs at least one trajectory, one candidate and one proposal.")
+        if not 0 < self.window <= 1 or not 0 <= self.guided <= 1 or not 0 <= self.refined <= 1:
+            raise InputError("The window lies within (0, 1], the shares guided and refined within [0, 1].")
+
+    @classmethod
+    def plain(cls, *, evaluations: int = 300, seed: int = 0) -> Heuristic:
+        """The paper's form: candidates at random, no refinement."""
+        return cls(evaluations=evaluations, seed=seed, guided=0.0, refined=0.0)
+
+    def identity(self, charge: Charge) -> str:
+        """Digest of the settings and of what is charged: names the search in the archive."""
+        ends = np.stack([charge.sizes, charge.lowest])
+        document = {
+            **asdict(self),
+            "by": charge.by,
+            "ladders": [ladder.tolist() for ladder in charge.ladders],
+            "ends": [float(f"{cost:.6g}") for cost in charge.of(ends)],
+        }
+        return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:12]
+
+    def run(self, charge: Charge, ledger: Ledger, on_rung: OnRung = lambda rung, n_rungs: None) -> None:
+        """Search until the budget of the ledger is spent or nothing new can be found.
+
+        Args:
+            charge: what is charged.
+            ledger: where states are evaluated and remembered.
+            on_rung: called with the number of the rung, from 1, and the number of rungs.
+        """
+        _Run(self, charge, ledger, on_rung).run()
+
+
+class _Run:
+    def __init__(self, settings: Heuristic, charge: Charge, ledger: Ledger, on_rung: OnRung) -> None:
+        self.settings = settings
+        self.charge = charge
+        self.ledger = ledger
+        self.on_rung = on_rung
+        self.walker = Walker(charge)
+        self.rng = np.random.default_rng(settings.seed)
+        self.bottom = np.array([ladder[-1] for ladder in charge.ladders], dtype=np.int64)
+        self.proportion = 1.0 - settings.window
+
+    def run(self) -> None:
+        ends = np.stack([self.charge.sizes, self.charge.lowest])
+        self.ledger.evaluate(ends)
+        high, low = self.charge.of(np.stack([self.charge.sizes, self.bottom]))
+        if not low < high * (1 - _EPSILON):
+            return
+        self._descend(float(high), float(low))
+        self._refine(float(high), float(low))
+
+    def _descend(self, high: float, low: float) -> None:
+        """Rung by rung from the full network to the smallest."""
+        per_rung = self.settings.trajectories * self.settings.candidates
+        budget = round(self.ledger.left * (1 - self.settings.refined))
+        n_rungs = max(1, budget // per_rung)
+        # The last rung above the smallest: there is nothing to choose at the smallest itself.
+        targets = np.geomspace(high, low, n_rungs + 2)[1:-1]
+        if self.charge.by == "blocks":
+            targets = np.linspace(high, low, n_rungs + 2)[1:-1]
+        trajectories = self.charge.sizes[None]
+        for number, target in enumerate(targets, 1):
+            self.on_rung(number, n_rungs)
+            share = max(1, budget // n_rungs)
+            chosen = self._candidates(trajectories, float(target), share)
+            if len(chosen):
+                self.ledger.evaluate(chosen)
+            trajectories = self._survivors(np.concatenate([chosen, trajectories]), float(target))
+            if not len(trajectories) or self.ledger.left <= 0:
+                return
+
+    def _candidates(self, trajectories: IntArray, target: float, n: int) -> IntArray:
+        """Up to ``n`` new states that meet the target: first those of the surrogate, then random ones."""
+        surrogate = self._fit() if self.settings.guided else None
+        starts = np.repeat(trajectories, self.settings.pool, axis=0)
+        random = self._random_walks(starts, target)
+        if surrogate is None:
+            return self._new(random)[:n] if self.settings.guided else self._spread(random, n)
+        guided = self.walker.guided(starts, target, surrogate, self.rng)
+        pool = self._new(np.concatenate([guided, random]))
+        picked = self._thompson(pool, surrogate, round(n * self.settings.guided))
+        rest = self._new(np.concatenate([picked, random]))[len(picked) :]
+        return np.concatenate([picked, self._spread(rest, n - len(picked))])
+
+    def _random_walks(self, starts: IntArray, target: float) -> IntArray:
+        """Random walks within the window, which slides down until one of them reaches the target."""
+        while True:
+            floor = self._floor(self.proportion)
+            found = self.walker.random(starts, target, floor, self.rng)
+            if len(self._new(found)) or self.proportion <= 0:
+                return found
+            self.proportion = max(0.0, self.proportion - self.settings.window)
+
+    def _floor(self, proportion: float) -> IntArray:
+        """The count that each gate keeps at this place of the window; a window holds at least one block."""
+        kept = np.minimum(np.ceil(proportion * self.charge.sizes), self.charge.sizes - 1).astype(np.int64)
+        return np.asarray(np.maximum(kept, self.charge.lowest), dtype=np.int64)
+
+    def _survivors(self, of_rung: IntArray, target: float) -> IntArray:
+        """The K most accurate states that meet the target: of all known ones or, in the plain form, of this rung."""
+        states, accuracy = self.ledger.states, self.ledger.accuracies
+        cost = self.charge.of(states)
+        eligible = cost <= target * (1 + _EPSILON)
+        if not self.settings.guided:
+            keys = {state.tobytes() for state in of_rung}
+            eligible &= np.array([state.tobytes() in keys for state in states], dtype=bool)
+        rows = np.flatnonzero(eligible)
+        best = rows[np.lexsort((cost[rows], -accuracy[rows]))]
+        return states[best[: self.settings.trajectories]]
+
+    def _refine(self, high: float, low: float) -> None:
+        """Spend what is left at costs spread over the range, one new state each."""
+        batch = 8
+        for number in range(4 * self.ledger.budget // batch + 4):
+            if self.ledger.left <= 0 or not self.settings.refined:
+                return
+            surrogate = self._fit()
+            if surrogate is None:
+                return
+            self.on_rung(number + 1, number + 1 + -(-self.ledger.left // batch))
+            places = (np.arange(batch) + self.rng.random(batch)) / batch
+            found = [self._refined(low * (high / low) ** place, surrogate) for place in places]
+            new = self._new(np.concatenate(found))
+            if len(new):
+                self.ledger.evaluate(new)
+
+    def _refined(self, target: float, surrogate: Surrogate) -> IntArray:
+        """One new state near the target cost, walked to from the best states known there, partly undone."""
+        states, accuracy = self.ledger.states, self.ledger.accuracies
+        cost = self.charge.of(states)
+        rows = np.flatnonzero(cost <= 1.1 * target)
+        best = rows[np.argsort(-accuracy[rows], kind="stable")][: 2 * self.settings.trajectories]
+        parents = states[np.concatenate([best, [0]])] if len(best) else states[:1]
+        starts = np.repeat(parents, self.settings.pool, axis=0)
+        starts = self.walker.raised(starts, self.rng, float(self.rng.uniform(0.05, 0.5)))
+        guided = self.walker.guided(starts, target, surrogate, self.rng)
+        random = self.walker.random(starts[::4], target, self.bottom, self.rng)
+        pool = self._new(np.concatenate([guided, random]))
+        near = pool[self.charge.of(pool) >= 0.9 * target] if len(pool) else pool
+        return self._thompson(near if len(near) else pool, surrogate, 1)
+
+    def _fit(self) -> Surrogate | None:
+        accuracy = self.ledger.accuracies
+        if len(accuracy) < _MIN_TO_FIT:
+            return None
+        return Surrogate(self.walker.removed(self.ledger.states), accuracy)
+
+    def _thompson(self, pool: IntArray, surrogate: Surrogate, n: int) -> IntArray:
+        """Up to ``n`` states of the pool, each the best of one draw from the surrogate's posterior."""
+        if not len(pool) or n < 1:
+            return pool[:0]
+        draws = surrogate.sample(self.walker.removed(pool), self.rng, 4 * n)
+        picked = list(dict.fromkeys(int(i) for i in draws.argmin(axis=1)))
+        return pool[picked[:n]]
+
+    def _spread(self, states: IntArray, n: int) -> IntArray:
+        """Up to ``n`` of the new states, evenly over their order, so that every trajectory has its share."""
+        new = self._new(states)
+        if len(new) <= n:
+            return new
+        return np.asarray(new[np.linspace(0, len(new) - 1, n).round().astype(int)])
+
+    def _new(self, states: IntArray) -> IntArray:
+        return np.asarray(states[np.array(self.ledger.is_new(states), dtype=bool)]) if len(states) else states
+
+
+def hypervolume(cost: FloatArray, accuracy: FloatArray, *, worst_cost: float, worst_accuracy: float = 0.0) -> float:
+    """Area that points dominate between ``worst_accuracy`` and above, left of ``worst_cost``, both shapes (n,)."""
+    order = np.argsort(cost, kind="stable")
+    x = np.append(np.minimum(cost[order], worst_cost), worst_cost)
+    y = np.maximum.accumulate(np.maximum(accuracy[order], worst_accuracy)) - worst_accuracy
+    return float((np.diff(x) * y).sum())

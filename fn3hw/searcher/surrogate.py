@@ -1,0 +1,117 @@
+"""What the evaluations so far say about subnets that were not evaluated: a Gaussian process over removed fractions.
+
+The logarithm of the error is modelled as a common slope, plus one smooth function per gate, plus a smooth interaction
+of all gates, plus noise. The sum of single-gate functions is what proposes moves; the whole model ranks proposals.
+Its four scales are chosen by marginal likelihood (Rasmussen and Williams, Gaussian Processes for Machine Learning,
+sec. 5.4; additive kernels: Duvenaud et al., Additive Gaussian Processes, 2011).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+
+import numpy as np
+from scipy.linalg import cho_solve, cholesky, solve_triangular
+
+from fn3hw.searcher.ports import FloatArray
+
+_MAX_POINTS = 400
+_ADDITIVE = (0.1, 0.5, 2.0, 8.0)
+_INTERACTION = (0.0, 0.02, 0.1, 0.5)
+_LENGTH = (0.5, 1.0)
+_NOISE = (0.001, 0.005, 0.02)
+
+
+def loss_of(accuracy: FloatArray) -> FloatArray:
+    """The modelled loss of accuracies in percent: log of the error, so that a lost point weighs most near the top."""
+    return np.log(101.0 - accuracy)
+
+
+class Surrogate:
+    """The model, fitted.
+
+    Args:
+        removed: removed fraction per gate, 0 to 1: shape (n, G), n >= 2.
+        accuracy: percent, shape (n,). Of very many points, the last ones are used.
+    """
+
+    def __init__(self, removed: FloatArray, accuracy: FloatArray) -> None:
+        self._x = removed[-_MAX_POINTS:]
+        loss = loss_of(accuracy[-_MAX_POINTS:])
+        self._mean = float(loss.mean())
+        self._scale = float(loss.std()) or 1.0
+        y = (loss - self._mean) / self._scale
+        parts = _Parts(self._x, self._x)
+        best = -np.inf
+        for scales in _grid():
+            found = _evidence(parts.kernel(scales), scales[3], y)
+            if found is not None and found[0] > best:
+                best, self._cholesky, self._alpha = found
+                self._scales = scales
+
+    def sample(self, removed: FloatArray, rng: np.random.Generator, n: int) -> FloatArray:
+        """Draws from the posterior of the loss at (m, G) states: shape (n, m)."""
+        mean, covariance = self._posterior(removed)
+        jitter = 1e-8 * np.eye(len(mean)) * max(1.0, float(np.trace(covariance)) / len(mean))
+        values, vectors = np.linalg.eigh(covariance + jitter)
+        root = vectors * np.sqrt(np.clip(values, 0.0, None))
+        return np.asarray(mean + rng.standard_normal((n, len(mean))) @ root.T)
+
+    def predict(self, removed: FloatArray) -> FloatArray:
+        """Expected loss at (m, G) states: shape (m,)."""
+        return np.asarray(self._mean + self._scale * (_Parts(removed, self._x).kernel(self._scales) @ self._alpha))
+
+    def gate_loss(self, gate: int, fractions: FloatArray) -> FloatArray:
+        """Expected loss that gate number ``gate`` alone adds at removed fractions of shape (m,): shape (m,)."""
+        slope, additive = self._scales[4], self._scales[0]
+        n_gates = self._x.shape[1]
+        x = self._x[:, gate]
+        linear = np.outer(fractions, x)
+        kernel = additive * (linear + linear**2) / n_gates
+        common = slope * np.outer(fractions, self._x.mean(axis=1)) / n_gates
+        return np.asarray(self._scale * ((kernel + common) @ self._alpha), dtype=np.float64)
+
+    def _posterior(self, removed: FloatArray) -> tuple[FloatArray, FloatArray]:
+        cross = _Parts(removed, self._x).kernel(self._scales)
+        reduced = solve_triangular(self._cholesky, cross.T, lower=True)
+        covariance = _Parts(removed, removed).kernel(self._scales) - reduced.T @ reduced
+        return self._mean + self._scale * (cross @ self._alpha), self._scale**2 * covariance
+
+
+Scales = tuple[float, float, float, float, float]
+"""Additive, interaction, its length, noise, common slope."""
+
+
+class _Parts:
+    """The pieces of the kernel between states of shapes (n, G) and (m, G), which any scales combine."""
+
+    def __init__(self, a: FloatArray, b: FloatArray) -> None:
+        n_gates = a.shape[1]
+        self.common = np.outer(a.mean(axis=1), b.mean(axis=1))
+        self.additive = (a @ b.T + (a**2) @ (b**2).T) / n_gates
+        squares = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1)[None] - 2 * a @ b.T
+        self.distance = np.clip(squares, 0.0, None) / n_gates
+
+    def kernel(self, scales: Scales) -> FloatArray:
+        additive, interaction, length, _, slope = scales
+        result = 1.0 + slope * self.common + additive * self.additive
+        if interaction:
+            result = result + interaction * np.exp(-self.distance / (2 * (length * 0.5) ** 2))
+        return np.asarray(result, dtype=np.float64)
+
+
+def _grid() -> Iterator[Scales]:
+    for additive, interaction, length, noise in product(_ADDITIVE, _INTERACTION, _LENGTH, _NOISE):
+        if interaction or length == _LENGTH[0]:
+            yield additive, interaction, length, noise, 4.0
+
+
+def _evidence(kernel: FloatArray, noise: float, y: FloatArray) -> tuple[float, FloatArray, FloatArray] | None:
+    """Log marginal likelihood, Cholesky factor and weights; ``None`` where the kernel is not positive definite."""
+    try:
+        factor = cholesky(kernel + noise * np.eye(len(y)), lower=True)
+    except np.linalg.LinAlgError:
+        return None
+    alpha = cho_solve((factor, True), y)
+    return float(-0.5 * y @ alpha - np.log(np.diag(factor)).sum()), factor, alpha

@@ -1,0 +1,115 @@
+"""Quality and behaviour of the search on a network and a device whose truth is known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fn3hw.errors import InputError
+from fn3hw.searcher import Archive, Charge, Heuristic, LocalExecutor
+from fn3hw.searcher.ledger import Ledger
+from .synthetic import SyntheticAccuracy, SyntheticCost, make_space
+
+SPACE = make_space()
+COST = SyntheticCost(SPACE)
+SHARES = (0.15, 0.3, 0.45, 0.6, 0.75)
+
+
+def searched(folder: Path, settings: Heuristic, *, by: str = "latency", network: int = 0) -> tuple[Ledger, Charge]:
+    accuracy = SyntheticAccuracy(SPACE, seed=network)
+    charge = Charge(SPACE, COST, by)
+    with Archive(folder / f"{by}-{network}-{settings}"[:200], SPACE, accuracy.key) as archive:
+        ledger = Ledger(
+            archive=archive,
+            evaluator=accuracy,
+            executor=LocalExecutor(),
+            charge=charge,
+            budget=settings.evaluations,
+            search=settings.identity(charge),
+        )
+        settings.run(charge, ledger)
+    return ledger, charge
+
+
+def expected_accuracy(folder: Path, settings: Heuristic, *, by: str = "latency", network: int = 0) -> float:
+    """True accuracy, averaged over latency budgets, of what a lookup would choose by the noisy one."""
+    ledger, charge = searched(folder, settings, by=by, network=network)
+    subnets = [charge.subnet(state) for state in ledger.states]
+    latency = COST.predict(subnets).latency_ms.to_numpy()
+    full, low = COST.predict([SPACE.full(), SPACE.smallest()]).latency_ms.to_numpy()
+    truth = SyntheticAccuracy(SPACE, seed=network)
+    found = []
+    for share in SHARES:
+        fits = np.flatnonzero(latency <= low + share * (full - low))
+        found.append(truth.expected(subnets[fits[ledger.accuracies[fits].argmax()]]))
+    return float(np.mean(found))
+
+
+def mean_over_networks(folder: Path, by: str = "latency", **settings: float) -> float:
+    values = [
+        expected_accuracy(folder, Heuristic(evaluations=120, seed=n, **settings), by=by, network=n)  # type: ignore[arg-type]
+        for n in range(4)
+    ]
+    return float(np.mean(values))
+
+
+@pytest.fixture(scope="module")
+def scores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
+    folder = tmp_path_factory.mktemp("search")
+    return {
+        "blocks": mean_over_networks(folder, "blocks", guided=0.0, refined=0.0),
+        "plain": mean_over_networks(folder, guided=0.0, refined=0.0),
+        "guided": mean_over_networks(folder),
+    }
+
+
+def test_charging_measured_cost_beats_counting_blocks(scores: dict[str, float]) -> None:
+    assert scores["plain"] > scores["blocks"] + 2
+
+
+def test_guided_candidates_beat_random_ones_at_equal_evaluations(scores: dict[str, float]) -> None:
+    assert scores["guided"] > scores["plain"] + 1
+
+
+@pytest.mark.parametrize("by", ["latency", "blocks", "size", "peak"])
+@pytest.mark.parametrize("evaluations", [2, 7, 40])
+def test_budget_is_never_exceeded_and_no_subnet_is_evaluated_twice(tmp_path: Path, by: str, evaluations: int) -> None:
+    ledger, charge = searched(tmp_path, Heuristic(evaluations=evaluations), by=by)
+    states = ledger.states
+    assert len(states) == len({charge.subnet(s) for s in states}) == ledger.spent <= evaluations
+    assert charge.subnet(states[0]) == SPACE.full()
+
+
+def test_equal_seeds_give_equal_searches_and_others_do_not(tmp_path: Path) -> None:
+    runs = [searched(tmp_path / str(i), Heuristic(evaluations=60, seed=s))[0] for i, s in enumerate((3, 3, 4))]
+    assert np.array_equal(runs[0].states, runs[1].states)
+    assert not np.array_equal(runs[0].states, runs[2].states)
+
+
+def test_widths_of_a_latency_charged_search_are_ends_of_the_staircase(tmp_path: Path) -> None:
+    ledger, charge = searched(tmp_path, Heuristic(evaluations=60))
+    ladders = [set(ladder.tolist()) | {gate.size, gate.min_kept} for ladder, gate in zip(charge.ladders, SPACE)]
+    for state in ledger.states:
+        assert all(int(count) in ladder for count, ladder in zip(state, ladders))
+
+
+def test_answers_are_dense_over_the_range_of_latencies(tmp_path: Path) -> None:
+    ledger, charge = searched(tmp_path, Heuristic(evaluations=200))
+    latency = charge.of(ledger.states)
+    slack = []
+    for budget in np.linspace(latency.min(), latency[0], 60):
+        fits = np.flatnonzero(latency <= budget)
+        best = fits[np.lexsort((latency[fits], -ledger.accuracies[fits]))[0]]
+        slack.append(1 - latency[best] / budget)
+    assert np.median(slack) <= 0.05
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"evaluations": 1}, {"trajectories": 0}, {"candidates": 0}, {"window": 0.0}, {"window": float("nan")}, {"guided": 2.0}],
+)
+def test_settings_that_make_no_sense_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(InputError):
+        Heuristic(**wrong)  # type: ignore[arg-type]
