@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -117,6 +117,10 @@ class Supernet:
         """
         return _Slicer(self, subnet, statistics or {}).model()
 
+    def weights(self, subnet: Subnet, nodes: Iterable[str]) -> dict[str, Array]:
+        """Per named node its weight in the subnet: sliced, and with what its gates scale folded in."""
+        return _Slicer(self, subnet, {}).weights(set(nodes))
+
     def save(self, folder: Path | str) -> None:
         """Write ``supernet.onnx`` and ``space.json`` into a folder."""
         data = self.model.SerializeToString(deterministic=True)
@@ -181,6 +185,14 @@ class _Slicer:
         graph.input.extend(source.graph.input)
         graph.output.extend(source.graph.output)
         return model
+
+    def weights(self, names: set[str]) -> dict[str, Array]:
+        live = self.graph.live(self.dropped)
+        self._fold_gates(live)
+        nodes = [self.graph.nodes[index] for index in live if self.graph.nodes[index].name in names]
+        arrays = {node.input[1]: self._array(node.input[1]) for node in nodes}
+        self._scale_weights(nodes, arrays)
+        return {node.name: arrays[node.input[1]] for node in nodes}
 
     def _fold_gates(self, live: set[int]) -> None:
         """A gate whose kept values are all 1 is passed by; another channel gate moves into the weights that read it."""

@@ -1,0 +1,330 @@
+"""Batch-norm statistics of any subnet in closed form: no pass of data per subnet.
+
+Two effects move the statistics of a batch-norm node when blocks are removed.
+
+*What it reads loses channels.* Behind a gate stands a linear operation, so the mean and the variance of its output
+under any mask follow from the moments of its input, collected once: ``mean = W_S μ_S`` and
+``var = diag(W_S Cov_SS W_Sᵀ)``, where S are the kept channels.
+
+*What comes before has changed.* Channels and residual branches removed further up change the moments themselves. How
+much is learned once from a few dozen exactly recalibrated subnets: per channel, the shift of the mean and the logarithm
+of the variance ratio are fitted linearly (ridge) on the kept shares of the gates further up.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+from fn3hw.deploy.graph import attribute
+from fn3hw.deploy.recalibrate import check_images, observe
+from fn3hw.deploy.runtime import FloatArray
+from fn3hw.deploy.supernet import Statistics, Supernet
+from fn3hw.errors import RunError
+from fn3hw.space.files import write_bytes
+from fn3hw.space.subnet import Subnet
+
+MAX_PATCH = 2304
+"""Longest input patch (channels × kernel size) whose second moments are collected; longer ones are left to the fit."""
+RIDGE = 1.0
+FLOOR = 1e-12
+
+Float64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Norm:
+    """A batch-norm node and the linear operation before it.
+
+    Args:
+        name: the batch-norm node.
+        operation: the node of the linear operation, or None where the closed form does not apply to it.
+        gate: the gate on its input.
+        own_gate: the gate that decides its own width, or None.
+        repeat: entries per block on its own axis.
+        upstream: columns of the features that can change its input.
+    """
+
+    name: str
+    operation: str | None
+    gate: str | None
+    own_gate: str | None
+    upstream: NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Moments:
+    """What `statistics` needs, collected once per trained network.
+
+    Args:
+        supernet: the network that they belong to.
+        tensors: the collected numbers by name: ``NORM/mean``, ``NORM/var`` (C,); ``NORM/fit`` (2, C, F);
+            ``OPERATION/mu`` (P,), ``OPERATION/cov`` (P, P).
+        center: mean of the features over the collected subnets, shape (F,).
+    """
+
+    supernet: Supernet
+    tensors: dict[str, NDArray[np.float32]]
+    norms: tuple[Norm, ...]
+
+    @classmethod
+    def collect(
+        cls,
+        supernet: Supernet,
+        images: FloatArray,
+        *,
+        subnets: int = 48,
+        seed: int = 0,
+        threads: int = 2,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Moments:
+        """Collect moments over the full network and random ordered subnets.
+
+        Args:
+            supernet: the trained network.
+            images: normalised images (N, C, H, W) from the training data; a few hundred.
+            subnets: how many subnets are exactly recalibrated.
+            seed: of their choice.
+            threads: threads of ONNX Runtime.
+            progress: called with (done, all) after each subnet.
+
+        Raises:
+            InputError: the images do not fit the network's input.
+        """
+        check_images(supernet, images)
+        rng = np.random.default_rng(seed)
+        chosen = [supernet.space.full(), *(supernet.space.random(rng, prefix=True) for _ in range(subnets - 1))]
+        collector = _Collector(supernet)
+        for done, subnet in enumerate(chosen, start=1):
+            collector.add(subnet, images, threads)
+            if progress:
+                progress(done, len(chosen))
+        return collector.moments()
+
+    def statistics(self, subnet: Subnet) -> Statistics:
+        """Mean and variance of each batch-norm node of a subnet, in the subnet's widths."""
+        base = self._base(subnet)
+        features = _features(self.supernet, subnet) - self.tensors["center"]
+        return {norm.name: self._shift(norm, base[norm.name], features, subnet) for norm in self.norms}
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over all collected numbers and the network that they belong to."""
+        total = hashlib.sha256(self.supernet.digest.encode())
+        for name in sorted(self.tensors):
+            total.update(name.encode())
+            total.update(np.ascontiguousarray(self.tensors[name]).tobytes())
+        return total.hexdigest()
+
+    def save(self, path: Path | str) -> None:
+        """Write them as safetensors."""
+        stamp = np.frombuffer(bytes.fromhex(self.supernet.digest), dtype=np.uint8)
+        write_bytes(path, save_tensors({**self.tensors, "supernet": stamp.copy()}))
+
+    @classmethod
+    def load(cls, path: Path | str, supernet: Supernet) -> Moments:
+        """Read what `save` wrote.
+
+        Raises:
+            RunError: the file is missing, damaged, or belongs to another network.
+        """
+        hint = "Remove it; it is collected again when it is needed."
+        try:
+            tensors = load_tensors(Path(path).read_bytes())
+            stamp = tensors.pop("supernet").tobytes().hex()
+        except (OSError, SafetensorError, KeyError) as error:
+            raise RunError(f"{path} cannot be read: {error}.", hint=hint) from error
+        if stamp != supernet.digest:
+            raise RunError(f"{path} was collected on another network.", hint=hint)
+        return cls(supernet, tensors, _norms(supernet))
+
+    def _base(self, subnet: Subnet) -> dict[str, tuple[Float64, Float64]]:
+        """The closed form where it applies, and the collected averages elsewhere."""
+        graph, masks = self.supernet.graph, self.supernet.space.masks(subnet)
+        weights = self.supernet.weights(subnet, [n.operation for n in self.norms if n.operation])
+        bias = {node.name: node.input[2] for node in graph.nodes if node.op_type in ("Conv", "Gemm") and len(node.input) > 2}
+        found = {}
+        for norm in self.norms:
+            rows = _entries(self.supernet, norm.own_gate, masks, len(self.tensors[f"{norm.name}/mean"]))
+            mean = self.tensors[f"{norm.name}/mean"][rows].astype(np.float64)
+            variance = self.tensors[f"{norm.name}/var"][rows].astype(np.float64)
+            if norm.operation in weights:
+                offset = graph.arrays[bias[norm.operation]][rows] if norm.operation in bias else 0.0
+                mean, variance = self._closed_form(norm, weights[norm.operation], masks, offset)
+            found[norm.name] = (mean, np.maximum(variance, FLOOR))
+        return found
+
+    def _closed_form(self, norm: Norm, weight: NDArray[np.float32], masks: dict[str, NDArray[np.bool_]], offset: object) -> tuple[Float64, Float64]:
+        mu, cov = self.tensors[f"{norm.operation}/mu"], self.tensors[f"{norm.operation}/cov"]
+        matrix = weight.reshape(len(weight), -1)
+        kept = _entries(self.supernet, norm.gate, masks, len(mu))
+        mean = matrix @ mu[kept]
+        variance = np.einsum("ij,ij->i", matrix @ cov[np.ix_(kept, kept)], matrix)
+        return mean.astype(np.float64) + offset, variance.astype(np.float64)
+
+    def _shift(self, norm: Norm, base: tuple[Float64, Float64], features: Float64, subnet: Subnet) -> tuple[FloatArray, FloatArray]:
+        mean, variance = base
+        masks = self.supernet.space.masks(subnet)
+        fit = self.tensors[f"{norm.name}/fit"]
+        rows = _entries(self.supernet, norm.own_gate, masks, fit.shape[1])
+        shift, log_ratio = (fit[:, rows] @ np.append(features[norm.upstream], 1.0)).astype(np.float64)
+        new_mean = mean + shift * np.sqrt(variance)
+        return new_mean.astype(np.float32), (variance * np.exp(log_ratio)).astype(np.float32)
+
+
+class _Collector:
+    """Accumulates what exact recalibration of a few subnets shows."""
+
+    def __init__(self, supernet: Supernet) -> None:
+        self.supernet, self.norms = supernet, _norms(supernet)
+        self.nodes = {node.name: node for node in supernet.graph.nodes}
+        self.seen: list[tuple[Subnet, Statistics]] = []
+        self.sums: dict[str, tuple[Float64, Float64, Float64, Float64]] = {}
+
+    def add(self, subnet: Subnet, images: FloatArray, threads: int) -> None:
+        model = self.supernet.slice(subnet)
+        present = {node.name: node for node in model.graph.node}
+        watched = [norm for norm in self.norms if norm.operation in present]
+        sources = list(dict.fromkeys(present[str(norm.operation)].input[0] for norm in watched))
+        statistics, values = observe(model, images, watch=sources, threads=threads)
+        self.seen.append((subnet, statistics))
+        masks = self.supernet.space.masks(subnet)
+        for norm in watched:
+            column = sources.index(present[str(norm.operation)].input[0])
+            for part in values:
+                self._accumulate(norm, part[column], masks)
+
+    def _accumulate(self, norm: Norm, x: FloatArray, masks: dict[str, NDArray[np.bool_]]) -> None:
+        name = str(norm.operation)
+        node = self.nodes[name]
+        patches = _patches(x, node, self.supernet.graph.arrays[node.input[1]].shape)
+        full = int(np.prod(self.supernet.graph.arrays[node.input[1]].shape[1:]))
+        kept = _entries(self.supernet, norm.gate, masks, full)
+        if name not in self.sums:
+            self.sums[name] = (np.zeros(full), np.zeros(full), np.zeros((full, full)), np.zeros((full, full)))
+        first, n_first, second, n_second = self.sums[name]
+        grid = np.ix_(kept, kept)
+        mean = patches.mean(axis=0)
+        centred = patches - mean
+        # Within-subnet covariance: what differs between subnets is a shift of the mean, which the fit accounts for.
+        first[kept] += mean
+        n_first[kept] += 1
+        second[grid] += centred.T @ centred / len(patches)
+        n_second[grid] += 1
+
+    def moments(self) -> Moments:
+        tensors: dict[str, NDArray[np.float32]] = {}
+        for name, (first, n_first, second, n_second) in self.sums.items():
+            tensors[f"{name}/mu"] = (first / np.maximum(n_first, 1)).astype(np.float32)
+            tensors[f"{name}/cov"] = (second / np.maximum(n_second, 1)).astype(np.float32)
+        features = np.array([_features(self.supernet, subnet) for subnet, _ in self.seen])
+        tensors["center"] = features.mean(axis=0).astype(np.float32)
+        for norm in self.norms:
+            self._average(norm, tensors)
+        bare = Moments(self.supernet, tensors, self.norms)
+        bases = [bare._base(subnet) for subnet, _ in self.seen]
+        for norm in self.norms:
+            tensors[f"{norm.name}/fit"] = self._fit(norm, bases, features - tensors["center"])
+        return Moments(self.supernet, tensors, self.norms)
+
+    def _average(self, norm: Norm, tensors: dict[str, NDArray[np.float32]]) -> None:
+        node = self.nodes[norm.name]
+        means, log_vars, count = (np.zeros(self.supernet.graph.arrays[node.input[1]].shape) for _ in range(3))
+        for subnet, statistics in self.seen:
+            if norm.name in statistics:
+                rows = _entries(self.supernet, norm.own_gate, self.supernet.space.masks(subnet), len(count))
+                means[rows] += statistics[norm.name][0]
+                log_vars[rows] += np.log(statistics[norm.name][1] + FLOOR)
+                count[rows] += 1
+        tensors[f"{norm.name}/mean"] = (means / count).astype(np.float32)
+        tensors[f"{norm.name}/var"] = np.exp(log_vars / count).astype(np.float32)
+
+    def _fit(self, norm: Norm, bases: list[dict[str, tuple[Float64, Float64]]], features: Float64) -> NDArray[np.float32]:
+        """Ridge per channel over the subnets that keep it; shape (2, C, F + 1)."""
+        width = len(self.supernet.graph.arrays[self.nodes[norm.name].input[1]])
+        inputs = np.column_stack([features[:, norm.upstream], np.ones(len(features))])
+        target, weight = np.zeros((2, len(self.seen), width)), np.zeros((len(self.seen), width))
+        for row, (subnet, statistics) in enumerate(self.seen):
+            if norm.name in statistics:
+                kept = _entries(self.supernet, norm.own_gate, self.supernet.space.masks(subnet), width)
+                mean, variance = bases[row][norm.name]
+                exact_mean, exact_variance = statistics[norm.name]
+                target[0, row, kept] = (exact_mean - mean) / np.sqrt(variance)
+                target[1, row, kept] = np.log((exact_variance + FLOOR) / variance)
+                weight[row, kept] = 1.0
+        normal = np.einsum("rf,rc,rg->cfg", inputs, weight, inputs) + RIDGE * np.eye(inputs.shape[1])
+        right = np.einsum("rf,rc,krc->kcf", inputs, weight, target)
+        return np.linalg.solve(normal[None], right[..., None])[..., 0].astype(np.float32)
+
+
+def _norms(supernet: Supernet) -> tuple[Norm, ...]:
+    graph, space = supernet.graph, supernet.space
+    made_by = {node.output[0]: node for node in graph.nodes}
+    order = {node.name: index for index, node in enumerate(graph.nodes)}
+    reader_gate = {operation: gate for gate, group in graph.groups.items() for operation in group.readers}
+    carrier_gate = {operation: gate for gate, group in graph.groups.items() for operation in group.carriers}
+    first = _first_use(supernet, order)
+    found = []
+    for node in graph.nodes:
+        if node.op_type != "BatchNormalization":
+            continue
+        before = made_by.get(node.input[0])
+        gate = reader_gate.get(before.name) if before is not None and before.op_type in ("Conv", "Gemm") else None
+        short = gate is not None and before is not None and np.prod(graph.arrays[before.input[1]].shape[1:]) <= MAX_PATCH
+        operation = before.name if before is not None and short else None
+        upstream = np.flatnonzero([position < order[node.name] for position in first])
+        found.append(Norm(node.name, operation, gate, carrier_gate.get(node.name), upstream))
+    assert len(first) == sum(g.size if g.level == "layer" else 1 for g in space)
+    return tuple(found)
+
+
+def _first_use(supernet: Supernet, order: dict[str, int]) -> list[int]:
+    """Per feature the position of the first node that its gate changes."""
+    graph, found = supernet.graph, []
+    for gate in supernet.space:
+        if gate.level == "layer":
+            by_block = {g.block: i for i, g in graph.gate_nodes.items() if g.gate == gate.name}
+            found += [by_block[m] for m in range(gate.size)]
+        else:
+            found.append(min(i for i, g in graph.gate_nodes.items() if g.gate == gate.name))
+    return found
+
+
+def _features(supernet: Supernet, subnet: Subnet) -> Float64:
+    """The kept share of each gate, and for layer gates the presence of each branch."""
+    masks = supernet.space.masks(subnet)
+    parts = [masks[g.name].astype(float) if g.level == "layer" else [masks[g.name].mean()] for g in supernet.space]
+    return np.concatenate(parts)
+
+
+def _entries(supernet: Supernet, gate: str | None, masks: dict[str, NDArray[np.bool_]], length: int) -> NDArray[np.intp]:
+    """Indices along an axis of ``length`` entries that a gate's kept blocks occupy; all of them without a gate."""
+    if gate is None:
+        return np.arange(length)
+    return np.flatnonzero(np.repeat(masks[gate], length // supernet.space[gate].size))
+
+
+def _patches(x: FloatArray, node: object, weight_shape: tuple[int, ...]) -> FloatArray:
+    """The vectors that a linear operation multiplies its weight with, one per row, at a sample of the positions."""
+    if x.ndim == 2:
+        return x
+    strides = list(attribute(node, "strides", [1, 1]))  # type: ignore[arg-type]
+    pads = list(attribute(node, "pads", [0, 0, 0, 0]))  # type: ignore[arg-type]
+    padded = np.pad(x, ((0, 0), (0, 0), (pads[0], pads[2]), (pads[1], pads[3])))
+    windows = sliding_window_view(padded, weight_shape[2:], axis=(2, 3))[:, :, :: strides[0], :: strides[1]]
+    rows = np.moveaxis(windows, 1, 3)
+    count = rows.shape[0] * rows.shape[1] * rows.shape[2]
+    flat = rows.reshape(count, -1) if weight_shape[2:] == (1, 1) else None
+    if flat is None:
+        step = max(1, count * int(np.prod(rows.shape[3:])) // 20_000_000)
+        flat = rows[::step].reshape(-1, int(np.prod(rows.shape[3:])))
+    return flat
