@@ -1,0 +1,247 @@
+"""A session with a device: what the agent can do, as typed methods with time-outs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from types import TracebackType
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fn3hw.errors import DeviceError, InputError
+from fn3hw.profiler.agent import Header
+from fn3hw.profiler.link import Link
+
+CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runtime:
+    """How ONNX Runtime is used: all that a session is opened with, and on which core.
+
+    Args:
+        intra_op_threads: threads within an operator.
+        inter_op_threads: threads across operators.
+        execution_mode: ``"sequential"`` or ``"parallel"``.
+        graph_optimization: ``"disable_all"``, ``"enable_basic"``, ``"enable_extended"`` or ``"enable_all"``.
+        arena: keep freed memory in ONNX Runtime's arena.
+        memory_pattern: plan allocations ahead.
+        spinning: threads of a pool wait in a busy loop.
+        providers: execution providers, the most preferred first.
+        pin: keep the measuring process on one core.
+    """
+
+    intra_op_threads: int = 1
+    inter_op_threads: int = 1
+    execution_mode: str = "sequential"
+    graph_optimization: str = "enable_all"
+    arena: bool = True
+    memory_pattern: bool = True
+    spinning: bool = False
+    providers: tuple[str, ...] = ("CPUExecutionProvider",)
+    pin: bool = False
+
+    @property
+    def clock(self) -> Literal["cpu", "wall"]:
+        """The clock that counts: the thread's own where all the work is done on one thread, else the wall's.
+
+        With a competing load, ratios of wall times are not only noisier but biased, because the scheduler hands out
+        slices of milliseconds; times on the thread's clock do not see it.
+        """
+        one_thread = self.intra_op_threads == 1 and self.execution_mode == "sequential"
+        return "cpu" if one_thread and self.providers == ("CPUExecutionProvider",) else "wall"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {**asdict(self), "providers": list(self.providers)}
+
+
+DEFAULT_RUNTIME: Final = Runtime()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """What a device said of itself.
+
+    Args:
+        command: the command it was reached by.
+        key: what a measurement depends on; two profiles can be mixed only where this is the same.
+        state: what it is like just now: versions, free memory, frequency, temperature.
+    """
+
+    command: str
+    key: dict[str, Any]
+    state: dict[str, Any]
+
+    @property
+    def id(self) -> str:
+        """Short digest of the key."""
+        return device_id(self.key)
+
+
+def device_id(key: Mapping[str, Any]) -> str:
+    """Short digest of a device key: equal keys, equal ids."""
+    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def connect(device: str = "local", *, connect_s: float = 60.0, silence_s: float = 60.0) -> Session:
+    """Start the agent on a device and greet it.
+
+    Args:
+        device: ``"local"``, or a command whose standard input and output reach a Python on the device, such as
+            ``"ssh pi@board python3 -"`` (see `fn3hw.profiler.link.resolve`).
+        connect_s: how long the first answer may take.
+        silence_s: how long the device may be silent later on (it sends a sign of life every 2 s while it works).
+
+    Raises:
+        DeviceError: the device cannot be reached, or lacks numpy or onnxruntime.
+    """
+    link = Link(device)
+    try:
+        return Session(link, connect_s=connect_s, silence_s=silence_s)
+    except BaseException:
+        link.close()
+        raise
+
+
+class Session:
+    """A device that answers. Made by `connect`; use it as a context manager. Not safe for use by several threads.
+
+    Every method raises `DeviceError` when the device refuses or is lost.
+    """
+
+    def __init__(self, link: Link, *, connect_s: float, silence_s: float) -> None:
+        self._link = link
+        self._silence_s = silence_s
+        self._requests = 0
+        self._sent: set[str] = set()
+        answer, _ = self._ask("hello", {}, silence_s=connect_s)
+        self.device = Device(command=link.device, key=answer["device"], state=answer["state"])
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the agent; it removes what it stored."""
+        self._link.close()
+
+    def put(self, model: bytes) -> str:
+        """Send an ONNX file in chunks; returns its SHA-256. A model that is there already is not sent again."""
+        sha = hashlib.sha256(model).hexdigest()
+        for offset in range(0, len(model), CHUNK_BYTES) if sha not in self._sent else ():
+            chunk = model[offset : offset + CHUNK_BYTES]
+            answer, _ = self._ask("put", {"sha256": sha, "offset": offset, "size": len(model)}, chunk)
+            if answer["have"]:
+                break
+        self._sent.add(sha)
+        return sha
+
+    def drop(self, model: bytes) -> None:
+        """Remove a model from the device's storage."""
+        sha = hashlib.sha256(model).hexdigest()
+        self._ask("drop", {"sha256": sha})
+        self._sent.discard(sha)
+
+    def measure(
+        self, *, reference: bytes, candidate: bytes, plan: Mapping[str, Any], runtime: Runtime, seed: int = 0
+    ) -> dict[str, Any]:
+        """Time two models in alternation in a fresh process.
+
+        Args:
+            reference: the ONNX file that every candidate is compared with.
+            candidate: the ONNX file to time.
+            plan: how much is enough: `fn3hw.profiler.measuring.Effort.to_json`.
+            runtime: how ONNX Runtime is used.
+            seed: of the random inputs.
+
+        Returns:
+            ``reference_ns`` and ``candidate_ns`` (wall time of samples, ns per run, alternating), ``reference_cpu_ns``
+            and ``candidate_cpu_ns`` (the same on the thread's own clock), ``batches`` (runs per sample), ``load_ms``, ``core``, ``conditions`` (what may have disturbed).
+        """
+        models = {"reference": self.put(reference), "candidate": self.put(candidate)}
+        plan = {**plan, "clock": runtime.clock}
+        request = {"models": models, "plan": plan, "runtime": runtime.to_json(), "seed": seed}
+        answer, _ = self._ask("measure", request)
+        return answer
+
+    def kernels(self, model: bytes, *, plan: Mapping[str, Any], runtime: Runtime, seed: int = 0) -> list[list[Any]]:
+        """``[name, operator, provider, microseconds]`` per kernel in order of execution, from ONNX Runtime's own profile."""
+        request = {"models": {"candidate": self.put(model)}, "plan": dict(plan), "runtime": runtime.to_json(), "seed": seed}
+        kernels: list[list[Any]] = self._ask("kernels", request)[0]["kernels"]
+        return kernels
+
+    def peak_memory(self, model: bytes, *, runtime: Runtime, arena: bool = True, seed: int = 0) -> dict[str, Any]:
+        """Memory of a fresh process that opens the model and runs it.
+
+        Returns:
+            ``peak_mib`` (the process's peak resident memory), ``runtime_mib`` (before the model was opened),
+            ``increment_mib`` (the peak above that), ``load_ms``, ``first_run_ms``.
+        """
+        request = {"models": {"candidate": self.put(model)}, "runtime": runtime.to_json(), "arena": arena, "seed": seed}
+        return self._ask("peak_memory", request)[0]
+
+    def run(
+        self, model: bytes, inputs: Mapping[str, NDArray[Any]], *, runtime: Runtime = DEFAULT_RUNTIME
+    ) -> dict[str, NDArray[Any]]:
+        """The outputs of a model on the device, by name."""
+        arrays = {name: np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")) for name, array in inputs.items()}
+        described = [{"name": name, "dtype": a.dtype.str, "shape": list(a.shape)} for name, a in arrays.items()]
+        request = {"models": {"candidate": self.put(model)}, "runtime": runtime.to_json(), "inputs": described}
+        answer, data = self._ask("run", request, b"".join(a.tobytes() for a in arrays.values()))
+        outputs, offset = {}, 0
+        for tensor in answer["outputs"]:
+            dtype, shape = np.dtype(tensor["dtype"]), tuple(tensor["shape"])
+            array = np.frombuffer(data, dtype=dtype, count=int(np.prod(shape, dtype=np.int64)), offset=offset)
+            offset += array.nbytes
+            outputs[tensor["name"]] = array.reshape(shape)
+        return outputs
+
+    def _ask(
+        self, op: str, request: Header, payload: bytes = b"", *, silence_s: float | None = None
+    ) -> tuple[Header, bytes]:
+        silence_s = silence_s if silence_s is not None else self._silence_s
+        self._requests += 1
+        self._link.send({**request, "op": op, "id": self._requests}, payload, silence_s=silence_s)
+        while True:
+            answer, data = self._link.receive(silence_s=silence_s)
+            if answer["kind"] == "error":
+                raise self._refused(op, answer)
+            if answer["kind"] == "result" and answer.get("id") == self._requests:
+                return answer, data
+
+    def _refused(self, op: str, answer: Header) -> DeviceError:
+        code, message = answer["code"], answer["message"]
+        return DeviceRefusal(
+            f"Device {self._link.device!r} refused ({op}): {message}.", reason=code, hint=_HINTS.get(code, "")
+        )
+
+
+class DeviceRefusal(DeviceError):
+    """The device answers, but cannot do what was asked.
+
+    Args:
+        message: what happened.
+        reason: for programs: ``missing-module``, ``model-rejected``, ``out-of-memory``, ``timeout``, ``disk``, ...
+    """
+
+    def __init__(self, message: str, *, reason: str, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.reason = reason
+
+
+_HINTS: Final = {
+    "missing-module": "Install it there: python3 -m pip install numpy onnxruntime; or name the Python that has it.",
+    "model-rejected": "Check the ONNX Runtime version of the device, and the operator set the model was exported with.",
+    "out-of-memory": "Close other programs on the device, or profile with the arena off.",
+    "timeout": "Check what else runs on the device, or allow more time.",
+    "disk": "Free some space in the device's temporary folder (TMPDIR).",
+    "version": "Run the same version of fn3hw on both sides.",
+    "checksum": "The link corrupts data: check the cable or the connection.",
+}

@@ -1,0 +1,255 @@
+"""The measuring protocol: rounds in shuffled order, each candidate against the reference, disturbed rounds again.
+
+A round times every candidate once, each in a fresh process, in an order of its own, in alternation with one fixed
+reference subnet. What is kept is the *ratio* of the two: what slows the machine down slows both. The ratio of a
+candidate is the median over the rounds of (median of its samples / median of the reference's samples). Where one
+thread does all the work, samples are taken on that thread's own clock (see `Runtime.clock`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Final
+
+import numpy as np
+
+from fn3hw.errors import InputError
+from fn3hw.profiler.device import Runtime, Session
+
+
+ENOUGH_CPU: Final = {"cpu": 0.2, "wall": 0.9}
+"""Share of the time that the measuring process has to get. On its own clock it does not see what others take, down to
+the point where they empty the caches between any two samples."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effort:
+    """How much measuring is enough.
+
+    Args:
+        rounds: fresh processes per candidate.
+        retries: how often a disturbed round of one candidate is measured again.
+        warmup_runs: runs of each model before the first sample, at least.
+        warmup_s: seconds of warming up, at least.
+        samples: samples per round, at least, unless the interval is narrow earlier.
+        seconds: seconds per round and model, at least, unless the interval is narrow earlier.
+        min_samples: samples per round before the interval is looked at.
+        target_width: relative width of the 95% interval of the median of paired ratios at which a round may end early.
+        max_samples: samples per round, at most.
+        max_s: seconds per round and model, at most.
+        min_sample_us: shorter runs are batched until a sample takes this long.
+        kernel_warmup_s: seconds of warming up before kernels are timed.
+        kernel_runs: runs that kernels are timed over, at least.
+        kernel_s: seconds that kernels are timed for, at least.
+        max_kernel_runs: runs that kernels are timed over, at most.
+
+    Raises:
+        InputError: a value is out of range.
+    """
+
+    rounds: int = 3
+    retries: int = 2
+    warmup_runs: int = 10
+    warmup_s: float = 0.3
+    samples: int = 50
+    seconds: float = 1.0
+    min_samples: int = 20
+    target_width: float = 0.01
+    max_samples: int = 400
+    max_s: float = 3.0
+    min_sample_us: float = 100.0
+    kernel_warmup_s: float = 0.1
+    kernel_runs: int = 50
+    kernel_s: float = 0.15
+    max_kernel_runs: int = 500
+
+    def __post_init__(self) -> None:
+        wrong = [name for name, value in asdict(self).items() if not 0 <= value < float("inf")]
+        wrong += [name for name in ("rounds", "min_samples", "max_samples", "kernel_runs") if getattr(self, name) < 1]
+        if wrong:
+            raise InputError(f"Out of range: {', '.join(f'{name}={getattr(self, name)}' for name in dict.fromkeys(wrong))}.")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """One candidate timed in one fresh process.
+
+    Args:
+        subnet: id of the candidate.
+        number: of the round, from 0.
+        reference_ns: samples of the reference, wall time, ns per run.
+        candidate_ns: samples of the candidate, taken in alternation with those of the reference.
+        reference_cpu_ns: the samples of the reference on the thread's own clock.
+        candidate_cpu_ns: the samples of the candidate on the thread's own clock.
+        clock: the clock that counts, ``"cpu"`` or ``"wall"``.
+        batches: runs per sample of the reference and of the candidate.
+        load_ms: time to open the candidate, with ONNX Runtime warm.
+        conditions: what the device's counters saw meanwhile.
+        faults: what disturbed it; empty where nothing did.
+        rejected: disturbed attempts of this round before this one.
+    """
+
+    subnet: str
+    number: int
+    reference_ns: tuple[int, ...]
+    candidate_ns: tuple[int, ...]
+    reference_cpu_ns: tuple[int, ...]
+    candidate_cpu_ns: tuple[int, ...]
+    clock: str
+    batches: tuple[int, ...]
+    load_ms: float
+    conditions: Mapping[str, Any] = field(default_factory=dict)
+    faults: tuple[str, ...] = ()
+    rejected: int = 0
+
+    @property
+    def samples(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Samples of the reference and of the candidate on the clock that counts."""
+        if self.clock == "cpu":
+            return self.reference_cpu_ns, self.candidate_cpu_ns
+        return self.reference_ns, self.candidate_ns
+
+    @property
+    def reference_median_ns(self) -> float:
+        """Median sample of the reference."""
+        return float(np.median(self.samples[0]))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values; `from_json` reads them back."""
+        return asdict(self) | {"conditions": dict(self.conditions)}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Round:
+        """Read `to_json` back."""
+        lists = ("reference_ns", "candidate_ns", "reference_cpu_ns", "candidate_cpu_ns", "batches", "faults")
+        return cls(**{name: tuple(value) if name in lists else value for name, value in document.items()})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A subnet to measure.
+
+    Args:
+        subnet: its id.
+        model: makes its ONNX file; called whenever the file is needed, so that not all of them are held in memory.
+    """
+
+    subnet: str
+    model: Callable[[], bytes]
+
+
+def measure_rounds(
+    session: Session,
+    reference: bytes,
+    candidates: Sequence[Candidate],
+    *,
+    effort: Effort,
+    runtime: Runtime,
+    seed: int,
+    done: Iterable[Round] = (),
+) -> Iterator[Round]:
+    """Measure what is missing, round by round; rounds are yielded as they are finished.
+
+    Args:
+        session: the device.
+        reference: ONNX file of the reference subnet.
+        candidates: what to measure.
+        effort: how much is enough.
+        runtime: how ONNX Runtime is used.
+        seed: of the order within rounds and of the inputs.
+        done: rounds that were measured earlier.
+
+    Raises:
+        DeviceError: the device is lost, or refuses a model.
+    """
+    finished = list(done)
+    have = {(one.subnet, one.number) for one in finished}
+    usual = [one.reference_median_ns for one in finished]
+    spare = max(3, effort.rounds * len(candidates) // 4)
+    for number in range(effort.rounds):
+        order = np.random.default_rng([seed, number, 3]).permutation(len(candidates))
+        for candidate in (candidates[i] for i in order):
+            if (candidate.subnet, number) in have:
+                continue
+            retries = min(effort.retries, spare)
+            one = _measure_round(session, reference, candidate, number, effort, runtime, seed, usual, retries)
+            spare -= one.rejected
+            usual.append(one.reference_median_ns)
+            yield one
+
+
+def _measure_round(
+    session: Session,
+    reference: bytes,
+    candidate: Candidate,
+    number: int,
+    effort: Effort,
+    runtime: Runtime,
+    seed: int,
+    usual: Sequence[float],
+    retries: int,
+) -> Round:
+    """Measure until an attempt is undisturbed, or take the least disturbed one."""
+    model = candidate.model()
+    attempts = []
+    for attempt in range(retries + 1):
+        raw = session.measure(reference=reference, candidate=model, plan=effort.to_json(), runtime=runtime, seed=seed)
+        one = Round(
+            subnet=candidate.subnet,
+            number=number,
+            reference_ns=tuple(raw["reference_ns"]),
+            candidate_ns=tuple(raw["candidate_ns"]),
+            reference_cpu_ns=tuple(raw["reference_cpu_ns"]),
+            candidate_cpu_ns=tuple(raw["candidate_cpu_ns"]),
+            clock=runtime.clock,
+            batches=tuple(raw["batches"]),
+            load_ms=raw["load_ms"],
+            conditions=raw["conditions"],
+            rejected=attempt,
+        )
+        attempts.append(replace(one, faults=faults(one, usual)))
+        if not attempts[-1].faults:
+            return attempts[-1]
+    best = min(attempts, key=lambda one: (len(one.faults), spread(one.samples[0])))
+    return replace(best, rejected=retries)
+
+
+def faults(one: Round, usual_ns: Sequence[float]) -> tuple[str, ...]:
+    """What disturbed a round so much that it should be measured again.
+
+    Args:
+        one: the round.
+        usual_ns: medians of the reference in earlier rounds.
+    """
+    seen, reference = one.conditions, np.asarray(one.samples[0], dtype=float)
+    found = []
+    wall_s = max(seen.get("wall_s", 0.0), 1e-9)
+    if seen.get("cpu_s", wall_s) < ENOUGH_CPU[one.clock] * wall_s:
+        found.append(f"preempted: {100 * (1 - seen['cpu_s'] / wall_s):.0f}% of the time went to other programs")
+    if seen.get("steal_s", 0.0) > 0.05 * wall_s:
+        found.append(f"steal: the hypervisor took {100 * seen['steal_s'] / wall_s:.0f}% of the time")
+    if seen.get("throttle_count", 0) > 0 or any(flags & 0xF for flags in seen.get("throttled_flags", ())):
+        found.append("throttled: the processor lowered its frequency to protect itself")
+    if (frequencies := seen.get("frequency_mhz")) and max(frequencies) > 1.1 * min(frequencies):
+        found.append(f"frequency: went from {frequencies[0]:.0f} to {frequencies[1]:.0f} MHz")
+    third = len(reference) // 3
+    if third >= 5 and (drift := _relative(np.median(reference[:third]), np.median(reference[-third:]))) > 0.15:
+        found.append(f"drift: the reference changed by {100 * drift:.0f}% within the round")
+    if len(usual_ns) >= 5 and (off := float(np.median(reference) / np.median(usual_ns))) > 1.5:
+        found.append(f"slow: the reference took {off:.2f} times as long as usual")
+    return tuple(found)
+
+
+def spread(samples: Sequence[int]) -> float:
+    """Distance of the quartiles relative to the median."""
+    low, middle, high = np.quantile(samples, [0.25, 0.5, 0.75])
+    return float((high - low) / middle)
+
+
+def _relative(a: float, b: float) -> float:
+    return float(abs(a - b) / min(a, b))

@@ -1,0 +1,112 @@
+"""Which subnets to measure: few, where they teach most.
+
+The full and the smallest subnet are always among them. The others fill the space: the range of every gate is cut into
+as many strata as there are subnets, and each gate visits its strata in an order of its own (a Latin hypercube). Within
+its stratum a count is moved to a wanted alignment: odd, 2·odd, 4·odd, ... in equal shares that each gate, too, deals
+out in an order of its own. So for each gate by itself there are narrow and wide counts of each alignment, and the rules
+of a device (a step every 16 channels, a penalty off multiples of 4, ...) can be found gate by gate. Of several such
+designs the one is taken whose gates are least correlated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fn3hw.errors import InputError
+from fn3hw.space.gate import Gate
+from fn3hw.space.subnet import SearchSpace, Subnet
+
+IntArray = NDArray[np.int64]
+
+_DESIGNS = 20
+_ALIGNMENTS = (0, 2, 1, 3, 0, 4, 1, 5)
+"""Wanted powers of two, dealt out in turn: half of the counts are no multiple of 4, as most random counts are not."""
+
+_BRANCH_LEVELS = ("layer", "path")
+
+
+def plan(space: SearchSpace, n: int, *, seed: int = 0) -> list[Subnet]:
+    """About ``n`` different subnets to fit a cost model on; fewer where the space has fewer.
+
+    Raises:
+        InputError: ``n`` is less than 2.
+    """
+    if n < 2:
+        raise InputError(f"A plan has at least 2 subnets, the full and the smallest one, not {n}.")
+    rng = np.random.default_rng([seed, 1])
+    designs = [_design(space, n - 2, rng) for _ in range(_DESIGNS)] if n > 2 else []
+    rows = min(designs, key=_correlation) if designs else np.empty((0, len(space)), np.int64)
+    chosen = [space.full(), space.smallest()]
+    chosen += [_subnet(space, row, rng) for row in rows]
+    return _distinct(space, chosen, n, rng)
+
+
+def holdout(space: SearchSpace, n: int, *, seed: int = 0, exclude: Iterable[Subnet] = ()) -> list[Subnet]:
+    """``n`` different subnets to test a cost model on, every count uniform over its range; none of ``exclude``."""
+    rng = np.random.default_rng([seed, 2])
+    excluded = list(exclude)
+    return _distinct(space, excluded, len(set(excluded)) + n, rng)[len(set(excluded)) :]
+
+
+def _design(space: SearchSpace, n: int, rng: np.random.Generator) -> IntArray:
+    return np.stack([_column(gate, n, rng) for gate in space], axis=1) if len(space) else np.empty((n, 0), np.int64)
+
+
+def _column(gate: Gate, n: int, rng: np.random.Generator) -> IntArray:
+    """Counts of one gate for ``n`` subnets."""
+    position = (rng.permutation(n) + rng.random(n)) / n
+    if gate.level in _BRANCH_LEVELS:
+        # A branch that is off teaches nothing about the gates inside it: three of four single branches are on.
+        position = np.sqrt(position)
+    span = gate.size - gate.min_kept + 1
+    counts = gate.min_kept + np.floor(position * span).astype(np.int64)
+    if gate.level in _BRANCH_LEVELS or span < 8:
+        return counts
+    wanted = np.resize(np.asarray(_ALIGNMENTS), n)[rng.permutation(n)]
+    return np.asarray([_align(gate, int(c), int(a)) for c, a in zip(counts, wanted, strict=True)], dtype=np.int64)
+
+
+def _align(gate: Gate, count: int, power: int) -> int:
+    """The allowed count nearest to ``count`` that is an odd multiple of 2**power, or of the next lower power there is."""
+    for lower in range(power, -1, -1):
+        step = 1 << lower
+        first = step * ((gate.min_kept + step - 1) // step | 1)
+        options = np.arange(first, gate.size + 1, 2 * step)
+        options = options[options >= gate.min_kept]
+        if len(options):
+            return int(options[np.argmin(np.abs(options - count))])
+    return count
+
+
+def _correlation(rows: IntArray) -> float:
+    varied = rows[:, rows.std(axis=0) > 0] if len(rows) else rows
+    if len(rows) < 3 or varied.shape[1] < 2:
+        return 0.0
+    matrix = np.corrcoef(varied, rowvar=False)
+    return float(np.mean(np.triu(matrix, 1) ** 2))
+
+
+def _subnet(space: SearchSpace, counts: IntArray, rng: np.random.Generator) -> Subnet:
+    """Channels are equal in cost, so the first ones stand for any; branches are not, so any are drawn."""
+    blocks: dict[str, Iterable[int]] = {}
+    for gate, count in zip(space, counts, strict=True):
+        drawn = gate.level in _BRANCH_LEVELS
+        blocks[gate.name] = (int(m) for m in rng.choice(gate.size, size=count, replace=False)) if drawn else range(count)
+    return space.from_blocks(blocks)
+
+
+def _distinct(space: SearchSpace, subnets: list[Subnet], n: int, rng: np.random.Generator) -> list[Subnet]:
+    """Without repetition, filled up to ``n`` with uniformly random ones as far as the space has as many."""
+    chosen = list(dict.fromkeys(subnets))
+    seen, misses = set(chosen), 0
+    while len(chosen) < n and misses < 100:
+        counts = np.asarray([rng.integers(gate.min_kept, gate.size + 1) for gate in space], dtype=np.int64)
+        subnet = _subnet(space, counts, rng)
+        misses = misses + 1 if subnet in seen else 0
+        if subnet not in seen:
+            seen.add(subnet)
+            chosen.append(subnet)
+    return chosen[:n]

@@ -1,0 +1,273 @@
+"""`profile`: measure a plan's subnets on a device and write down all that was seen."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, is_dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import onnx
+
+from fn3hw.profiler import statistics
+from fn3hw.profiler.device import DEFAULT_RUNTIME, Device, Runtime, Session, connect
+from fn3hw.profiler.journal import Journal
+from fn3hw.profiler.kernels import attribute
+from fn3hw.profiler.measuring import Candidate, Effort, Round, measure_rounds
+from fn3hw.profiler.plan import holdout as plan_holdout
+from fn3hw.profiler.plan import plan as plan_subnets
+from fn3hw.profiler.record import Measurement, Network, Profile, Reference, RoundRecord
+from fn3hw.profiler.verdict import judge, noise
+from fn3hw.space.subnet import SearchSpace, Subnet
+
+
+class Sliceable(Protocol):
+    """What is needed of a supernet; `fn3hw.deploy.Supernet` is one."""
+
+    @property
+    def space(self) -> SearchSpace:
+        """The search space."""
+
+    @property
+    def digest(self) -> str:
+        """What identifies the network."""
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input, without the batch axis."""
+
+    def slice(self, subnet: Subnet) -> onnx.ModelProto:
+        """The subnet as a file of its own."""
+
+    def units(self) -> Mapping[str, Sequence[str]]:
+        """Per node the gates that decide its shape or existence."""
+
+    def parameters(self) -> Sequence[Any]:
+        """How the bytes of each initializer follow from the counts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a profile is.
+
+    Args:
+        stage: ``"rounds"`` or ``"details"`` (kernel times and memory).
+        done: steps done.
+        total: steps in all.
+        elapsed_s: seconds since the start of this run.
+        remaining_s: seconds left as estimated from the steps of this run, None before the first one.
+    """
+
+    stage: Literal["rounds", "details"]
+    done: int
+    total: int
+    elapsed_s: float
+    remaining_s: float | None
+
+
+def profile(
+    net: Any,
+    device: str | Session = "local",
+    budget_subnets: int = 20,
+    *,
+    holdout: int = 0,
+    rounds: int | None = None,
+    seed: int = 0,
+    subnets: Sequence[Subnet] | None = None,
+    effort: Effort | None = None,
+    runtime: Runtime = DEFAULT_RUNTIME,
+    name: str = "network",
+    progress: Callable[[Progress], None] | None = None,
+    journal: Path | str | None = None,
+) -> Profile:
+    """Measure subnets of a network on a device.
+
+    Args:
+        net: a supernet (`fn3hw.deploy.Supernet`) or a nested module, which is exported first.
+        device: ``"local"``, the command of a device, or a session with one.
+        budget_subnets: how many subnets to measure for fitting, the full and the smallest among them.
+        holdout: how many uniformly random subnets to measure besides, to test a cost model on.
+        rounds: fresh processes per subnet; instead of ``effort.rounds``.
+        seed: of the plan, the order, and the inputs.
+        subnets: measure these instead of a plan.
+        effort: how much measuring is enough.
+        runtime: how ONNX Runtime is used.
+        name: of the network, for people.
+        progress: called after each step.
+        journal: file that keeps what was measured; where it exists, measuring goes on from there. The caller deletes
+            it when the profile is stored.
+
+    Raises:
+        InputError: fewer than two subnets are asked for, or an option is out of range.
+        ProfileError: the journal is of another device, network or settings.
+        DeviceError: the device cannot be reached or used; what was measured is in the journal.
+    """
+    effort = effort or Effort()
+    if rounds is not None:
+        effort = Effort(**{**effort.to_json(), "rounds": rounds})
+    network = net if hasattr(net, "slice") else _exported(net)
+    fit = list(subnets) if subnets is not None else plan_subnets(network.space, budget_subnets, seed=seed)
+    tests = plan_holdout(network.space, holdout, seed=seed, exclude=fit)
+    session = device if isinstance(device, Session) else connect(device)
+    try:
+        work = _Work(network, session, effort, runtime, seed, journal, progress)
+        work.run([*fit, *tests])
+        return _profile(work, fit, tests, name)
+    finally:
+        if session is not device:
+            session.close()
+
+
+def _exported(net: Any) -> Sliceable:
+    from fn3hw.deploy import export  # torch is needed for this alone
+
+    supernet: Sliceable = export(net)
+    return supernet
+
+
+class _Work:
+    """Measures what the journal does not have yet."""
+
+    def __init__(
+        self,
+        network: Sliceable,
+        session: Session,
+        effort: Effort,
+        runtime: Runtime,
+        seed: int,
+        journal: Path | str | None,
+        progress: Callable[[Progress], None] | None,
+    ) -> None:
+        self.network, self.session, self.effort, self.runtime, self.seed = network, session, effort, runtime, seed
+        self.device: Device = session.device
+        self.reference = network.space.full()
+        self.settings = {"effort": effort.to_json(), "runtime": runtime.to_json(), "clock": runtime.clock, "seed": seed}
+        belongs_to = {"device": self.device.key, "network": network.digest, "settings": self.settings}
+        self.journal = Journal(journal, belongs_to)
+        self._progress = progress
+        self._start = time.monotonic()
+        self._steps = 0
+
+    def run(self, subnets: Sequence[Subnet]) -> None:
+        ids = {subnet.id for subnet in subnets}
+        have = [one for one in self.journal.rounds if one.subnet in ids and one.number < self.effort.rounds]
+        total = len(ids) * (self.effort.rounds + 1)
+        done = len(have) + len(ids & self.journal.details.keys())
+        for subnet in subnets:
+            if subnet.id not in self.journal.details:
+                self.journal.add_details(subnet.id, self._details(subnet))
+                done += 1
+                self._tell("details", done, total)
+        candidates = [Candidate(subnet=s.id, model=lambda s=s: self.model(s)) for s in subnets]  # type: ignore[misc]
+        for one in measure_rounds(
+            self.session, self.model(self.reference), candidates,
+            effort=self.effort, runtime=self.runtime, seed=self.seed, done=self.journal.rounds,
+        ):  # fmt: skip
+            self.journal.add_round(one)
+            done += 1
+            self._tell("rounds", done, total)
+
+    def model(self, subnet: Subnet) -> bytes:
+        return self.network.slice(subnet).SerializeToString(deterministic=True)
+
+    def _details(self, subnet: Subnet) -> dict[str, Any]:
+        """Kernel times and memory, each in a process of its own: both would disturb the timing."""
+        sliced = self.network.slice(subnet)
+        model = sliced.SerializeToString(deterministic=True)
+        kernels = self.session.kernels(model, plan=self.effort.to_json(), runtime=self.runtime, seed=self.seed)
+        memory = self.session.peak_memory(model, runtime=self.runtime, seed=self.seed)
+        without = self.session.peak_memory(model, runtime=self.runtime, arena=False, seed=self.seed)
+        kept = ("peak_mib", "runtime_mib", "increment_mib", "load_ms", "first_run_ms")
+        return {
+            "kernels": attribute(kernels, sliced),
+            "size_bytes": len(model),
+            "peak_mib_no_arena": without["peak_mib"],
+            **{key: memory[key] for key in kept},
+        }
+
+    def _tell(self, stage: Literal["rounds", "details"], done: int, total: int) -> None:
+        self._steps += 1
+        if self._progress is not None:
+            elapsed = time.monotonic() - self._start
+            left = elapsed / self._steps * (total - done)
+            self._progress(Progress(stage=stage, done=done, total=total, elapsed_s=elapsed, remaining_s=left))
+
+
+def _profile(work: _Work, fit: Sequence[Subnet], tests: Sequence[Subnet], name: str) -> Profile:
+    wanted = {subnet.id for subnet in (*fit, *tests)}
+    rounds = [r for r in work.journal.rounds if r.subnet in wanted and r.number < work.effort.rounds]
+    reference_ns = float(np.median([one.reference_median_ns for one in rounds]))
+    measurements = [_measurement(work, s, "fit", rounds, reference_ns) for s in fit]
+    measurements += [_measurement(work, s, "holdout", rounds, reference_ns) for s in tests]
+    seen = noise(measurements)
+    verdict, reasons, advice = judge(seen, measurements, work.device.key)
+    return Profile(
+        schema="fn3hw.profile/1",
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=work.device.command,
+        device=work.device.key,
+        state=work.device.state,
+        settings=work.settings,
+        network=_network(work.network, name),
+        reference=_reference(work.reference, rounds, reference_ns),
+        measurements=tuple(measurements),
+        noise=seen,
+        verdict=verdict,
+        reasons=reasons,
+        advice=advice,
+    )
+
+
+def _network(network: Sliceable, name: str) -> Network:
+    plain = [asdict(p) if is_dataclass(p) and not isinstance(p, type) else dict(p) for p in network.parameters()]
+    parameters = json.loads(json.dumps(plain))
+    return Network(
+        digest=network.digest,
+        name=name,
+        input_shape=network.input_shape,
+        gates=network.space.to_json(),
+        units={node: tuple(gates) for node, gates in network.units().items()},
+        parameters=parameters,
+    )
+
+
+def _reference(subnet: Subnet, rounds: Sequence[Round], reference_ns: float) -> Reference:
+    medians = [one.reference_median_ns for one in rounds]
+    low, high = np.quantile(np.concatenate([one.samples[0] for one in rounds]), [0.1, 0.9])
+    return Reference(
+        subnet=subnet.id,
+        latency_ms=reference_ns / 1e6,
+        latency_p10_ms=float(low) / 1e6,
+        latency_p90_ms=float(high) / 1e6,
+        drift=max(medians) / min(medians),
+        n_rounds=len(rounds),
+    )
+
+
+def _measurement(
+    work: _Work, subnet: Subnet, role: Literal["fit", "holdout"], rounds: Sequence[Round], reference_ns: float
+) -> Measurement:
+    own = sorted((one for one in rounds if one.subnet == subnet.id), key=lambda one: one.number)
+    samples = [one.samples for one in own]
+    ratio = statistics.ratio(samples)
+    low, high = statistics.interval(samples, seed=work.seed)
+    scaled = np.concatenate([np.asarray(s) * (reference_ns / np.median(r)) for r, s in samples]) / 1e6
+    p10, p50, p90 = np.quantile(scaled, [0.1, 0.5, 0.9])
+    return Measurement(
+        subnet=subnet.id,
+        counts=subnet.counts,
+        role=role,
+        ratio=ratio,
+        ratio_low=min(low, ratio),
+        ratio_high=max(high, ratio),
+        latency_ms=ratio * reference_ns / 1e6,
+        latency_p10_ms=float(p10),
+        latency_p50_ms=float(p50),
+        latency_p90_ms=float(p90),
+        rounds=tuple(RoundRecord(**{k: v for k, v in one.to_json().items() if k != "subnet"}) for one in own),
+        **work.journal.details[subnet.id],
+    )

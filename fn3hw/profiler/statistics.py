@@ -1,0 +1,53 @@
+"""From raw samples to a ratio, its interval, and how well it repeats."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Samples = Sequence[tuple[Sequence[int], Sequence[int]]]
+"""Per round the alternating samples of the reference and of the candidate, in ns."""
+
+
+def round_ratio(reference_ns: Sequence[int], candidate_ns: Sequence[int]) -> float:
+    """Time of the candidate relative to the reference in one round."""
+    return float(np.median(candidate_ns) / np.median(reference_ns))
+
+
+def ratio(rounds: Samples) -> float:
+    """Time of the candidate relative to the reference: the median over the rounds."""
+    return float(np.median([round_ratio(reference, candidate) for reference, candidate in rounds]))
+
+
+def interval(rounds: Samples, *, level: float = 0.9, repeats: int = 400, seed: int = 0) -> tuple[float, float]:
+    """Bootstrap interval of `ratio`: rounds are drawn with replacement, then pairs of samples within each.
+
+    The rounds are drawn first because samples of one process share its memory layout, and so are not independent.
+    """
+    rng = np.random.default_rng(seed)
+    drawn = np.stack([_resampled_ratios(r, c, repeats, rng) for r, c in rounds])
+    picks = rng.integers(len(rounds), size=(len(rounds), repeats))
+    ratios = np.median(drawn[picks, np.arange(repeats)], axis=0)
+    low, high = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def repeat_error(rounds: Samples) -> float:
+    """Mean relative difference between the ratios of two rounds; 0 for a single round."""
+    ratios = [round_ratio(reference, candidate) for reference, candidate in rounds]
+    differences = [abs(a - b) / ((a + b) / 2) for a, b in combinations(ratios, 2)]
+    return float(np.mean(differences)) if differences else 0.0
+
+
+def _resampled_ratios(
+    reference: Sequence[int], candidate: Sequence[int], repeats: int, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    n = min(len(reference), len(candidate))
+    picks = rng.integers(n, size=(repeats, n))
+    top = np.median(np.asarray(candidate, dtype=np.float64)[picks], axis=1)
+    bottom = np.median(np.asarray(reference, dtype=np.float64)[picks], axis=1)
+    ratios: NDArray[np.float64] = top / bottom
+    return ratios
