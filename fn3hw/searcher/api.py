@@ -102,7 +102,7 @@ def run_search(
         )
         settings.run(charge, ledger, reporter.on_rung)
         reporter.report(ledger)
-    atlas = Atlas.build(archive.evaluations, cost, provenance, exporter=exporter)
+    atlas = Atlas.build(archive.evaluations, cost, provenance, space=space, exporter=exporter)
     if final is not None and final.key != evaluator.key:
         atlas = _verified(atlas, cost, final, charge, runner, folder, progress)
     atlas.save(folder)
@@ -132,7 +132,7 @@ def _verified(
             started, best = now, max(best, float(accuracy))
             reporter.emit(done, len(missing) - (len(subnets) - done), best)
     evaluations = [found for subnet in subnets if (found := archive.find(subnet)) is not None]
-    return Atlas.build(evaluations, cost, atlas.provenance, exporter=atlas.exporter)
+    return Atlas.build(evaluations, cost, atlas.provenance, space=charge.space, exporter=atlas.exporter)
 
 
 class _Reporter:

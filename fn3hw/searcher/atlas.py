@@ -20,6 +20,7 @@ import numpy as np
 from fn3hw.errors import InfeasibleBudget, InputError, RunError
 from fn3hw.searcher.archive import Evaluation
 from fn3hw.searcher.ports import CostPredictor, FloatArray
+from fn3hw.searcher.surrogate import expected_accuracy
 from fn3hw.space.files import write_text
 from fn3hw.space.subnet import SearchSpace, Subnet
 
@@ -27,7 +28,16 @@ if TYPE_CHECKING:
     from fn3hw.searcher.export import Exported, Exporter
 
 SCHEMA: Final = "fn3hw.atlas/1"
-_COLUMNS: Final = ("latency_ms", "latency_ms_low", "latency_ms_high", "peak_mib", "size_mib", "accuracy")
+_COLUMNS: Final = (
+    "latency_ms",
+    "latency_ms_low",
+    "latency_ms_high",
+    "peak_mib",
+    "size_mib",
+    "accuracy",
+    "evaluated_accuracy",
+)
+_COSTS: Final = _COLUMNS[:5]
 _UNITS: Final = {"latency_ms": "ms", "peak_mib": "MiB", "size_mib": "MiB"}
 
 
@@ -91,7 +101,9 @@ class Point:
         latency_ms: predicted; ``latency_ms_low`` and ``latency_ms_high`` are the ends of its interval.
         peak_mib: predicted peak memory.
         size_mib: file size.
-        accuracy: top-1 in percent on the split that the search chose on.
+        accuracy: top-1 in percent to expect on the split that the search chose on: what was evaluated there, freed of
+            the luck of the chosen (`fn3hw.searcher.surrogate.expected_accuracy`).
+        evaluated_accuracy: as it was evaluated.
         budget: what a lookup was asked for when it returned this point.
     """
 
@@ -102,6 +114,7 @@ class Point:
     peak_mib: float
     size_mib: float
     accuracy: float
+    evaluated_accuracy: float
     budget: Budget = field(default_factory=Budget, compare=False)
     _atlas: Atlas | None = field(default=None, compare=False, repr=False)
 
@@ -165,16 +178,31 @@ class Atlas:
         cost: CostPredictor,
         provenance: Provenance,
         *,
+        space: SearchSpace,
         exporter: Exporter | None = None,
     ) -> Atlas:
-        """The atlas of an archive under a cost model: no accuracy is evaluated."""
+        """The atlas of an archive under a cost model: no accuracy is evaluated.
+
+        Args:
+            evaluations: of the archive.
+            cost: of the device.
+            provenance: what these are.
+            space: the gates of the network.
+            exporter: see `Atlas`.
+
+        Raises:
+            RunError: there is no evaluation.
+        """
         if not evaluations:
             raise RunError("No subnet was evaluated yet.", hint="Run: fn3hw search RUN --profile F")
         subnets = [evaluation.subnet for evaluation in evaluations]
-        costs = cost.predict(subnets)[list(_COLUMNS[:-1])].to_numpy(dtype=np.float64).tolist()
+        costs = cost.predict(subnets)[list(_COSTS)].to_numpy(dtype=np.float64)
+        evaluated = np.array([evaluation.accuracy for evaluation in evaluations])
+        expected = expected_accuracy(_removed(subnets, space), evaluated, costs[:, 0])
+        rows = np.column_stack([costs, expected, evaluated]).tolist()
         points = [
-            Point(subnet=e.subnet, accuracy=e.accuracy, **dict(zip(_COLUMNS[:-1], row, strict=True)))
-            for e, row in zip(evaluations, costs, strict=True)
+            Point(subnet=subnet, **dict(zip(_COLUMNS, row, strict=True)))
+            for subnet, row in zip(subnets, rows, strict=True)
         ]
         return cls(points, provenance, exporter=exporter)
 
@@ -299,11 +327,19 @@ def non_dominated(objectives: FloatArray) -> Any:
     return result
 
 
+def _removed(subnets: Sequence[Subnet], space: SearchSpace) -> FloatArray:
+    """Removed fraction of what each gate may lose: shape (n, G)."""
+    sizes = np.array([gate.size for gate in space])
+    free = np.maximum(sizes - np.array([gate.min_kept for gate in space]), 1)
+    counts = np.array([[bits.bit_count() for _, bits in subnet.kept] for subnet in subnets])
+    return np.asarray((sizes - counts) / free, dtype=np.float64)
+
+
 def _objectives(table: FloatArray) -> FloatArray:
     used = [_COLUMNS.index(name) for name in ("latency_ms", "latency_ms_high", "peak_mib", "size_mib")]
     costs = table[:, used]
     # A cost that is not known is met by no budget: it is the worst.
-    return np.column_stack([-table[:, -1], np.where(np.isnan(costs), np.inf, costs)])
+    return np.column_stack([-table[:, _COLUMNS.index("accuracy")], np.where(np.isnan(costs), np.inf, costs)])
 
 
 def _point(entry: Mapping[str, Any], space: SearchSpace) -> Point:

@@ -23,10 +23,11 @@ from fn3hw.searcher.candidates import Walker
 from fn3hw.searcher.charge import Charge
 from fn3hw.searcher.ledger import Ledger
 from fn3hw.searcher.ports import FloatArray, IntArray
-from fn3hw.searcher.surrogate import Surrogate
+from fn3hw.searcher.surrogate import Scales, Surrogate
 
 _MIN_TO_FIT = 8
 _EPSILON = 1e-9
+_PARENTS = 4
 
 OnRung = Callable[[int, int], None]
 
@@ -100,6 +101,8 @@ class _Run:
         self.rng = np.random.default_rng(settings.seed)
         self.bottom = np.array([ladder[-1] for ladder in charge.ladders], dtype=np.int64)
         self.proportion = 1.0 - settings.window
+        self.n_scaled = 0
+        self.scales: Scales | None = None
 
     def run(self) -> None:
         ends = np.stack([self.charge.sizes, self.charge.lowest])
@@ -190,7 +193,7 @@ class _Run:
         states, accuracy = self.ledger.states, self.ledger.accuracies
         cost = self.charge.of(states)
         rows = np.flatnonzero(cost <= 1.1 * target)
-        best = rows[np.argsort(-accuracy[rows], kind="stable")][: 2 * self.settings.trajectories]
+        best = rows[np.argsort(-accuracy[rows], kind="stable")][:_PARENTS]
         parents = states[np.concatenate([best, [0]])] if len(best) else states[:1]
         starts = np.repeat(parents, self.settings.pool, axis=0)
         starts = self.walker.raised(starts, self.rng, float(self.rng.uniform(0.05, 0.5)))
@@ -204,7 +207,12 @@ class _Run:
         accuracy = self.ledger.accuracies
         if len(accuracy) < _MIN_TO_FIT:
             return None
-        return Surrogate(self.walker.removed(self.ledger.states), accuracy)
+        removed = self.walker.removed(self.ledger.states)
+        grown = len(accuracy) >= 1.25 * self.n_scaled
+        surrogate = Surrogate(removed, accuracy, scales=None if grown else self.scales)
+        if grown:
+            self.n_scaled, self.scales = len(accuracy), surrogate.scales
+        return surrogate
 
     def _thompson(self, pool: IntArray, surrogate: Surrogate, n: int) -> IntArray:
         """Up to ``n`` states of the pool, each the best of one draw from the surrogate's posterior."""

@@ -44,7 +44,12 @@ def plot_front(
     axes = figure.add_subplot()
     every = [*atlas.points, *atlas.dominated]
     axes.scatter(
-        [p.latency_ms for p in every], [p.accuracy for p in every], s=14, color="0.75", label="evaluated", zorder=1
+        [p.latency_ms for p in every],
+        [p.evaluated_accuracy for p in every],
+        s=14,
+        color="0.75",
+        label="evaluated",
+        zorder=1,
     )
     front = latency_front(atlas)
     axes.plot(

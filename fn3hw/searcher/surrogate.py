@@ -16,16 +16,41 @@ from scipy.linalg import cho_solve, cholesky, solve_triangular
 
 from fn3hw.searcher.ports import FloatArray
 
-_MAX_POINTS = 400
+MAX_POINTS = 400
+_MIN_TO_SMOOTH = 20
 _ADDITIVE = (0.1, 0.5, 2.0, 8.0)
 _INTERACTION = (0.0, 0.02, 0.1, 0.5)
 _LENGTH = (0.5, 1.0)
-_NOISE = (0.001, 0.005, 0.02)
+_NOISE = (0.001, 0.005, 0.02, 0.08, 0.3)
+
+
+Scales = tuple[float, float, float, float, float]
+"""Additive, interaction, its length, noise, common slope."""
 
 
 def loss_of(accuracy: FloatArray) -> FloatArray:
     """The modelled loss of accuracies in percent: log of the error, so that a lost point weighs most near the top."""
     return np.log(101.0 - accuracy)
+
+
+def expected_accuracy(removed: FloatArray, accuracy: FloatArray, cost: FloatArray) -> FloatArray:
+    """What the accuracies of evaluated subnets are once the chance of having been chosen for a lucky value is taken out.
+
+    Args:
+        removed: removed fraction per gate, shape (n, G).
+        accuracy: evaluated, in percent, shape (n,).
+        cost: shape (n,). Of very many subnets, those that are the most accurate for their cost are fitted.
+    """
+    if len(accuracy) < _MIN_TO_SMOOTH:
+        return accuracy
+    rows = np.arange(len(accuracy))
+    if len(rows) > MAX_POINTS:
+        by_cost = np.argsort(cost, kind="stable")
+        behind = np.empty(len(rows))
+        behind[by_cost] = np.maximum.accumulate(accuracy[by_cost]) - accuracy[by_cost]
+        rows = np.sort(np.argsort(behind, kind="stable")[:MAX_POINTS])
+    loss = Surrogate(removed[rows], accuracy[rows]).predict(removed)
+    return np.clip(101.0 - np.exp(loss), 0.0, 100.0)
 
 
 class Surrogate:
@@ -34,21 +59,22 @@ class Surrogate:
     Args:
         removed: removed fraction per gate, 0 to 1: shape (n, G), n >= 2.
         accuracy: percent, shape (n,). Of very many points, the last ones are used.
+        scales: of an earlier fit, to spare the choice.
     """
 
-    def __init__(self, removed: FloatArray, accuracy: FloatArray) -> None:
-        self._x = removed[-_MAX_POINTS:]
-        loss = loss_of(accuracy[-_MAX_POINTS:])
+    def __init__(self, removed: FloatArray, accuracy: FloatArray, *, scales: Scales | None = None) -> None:
+        self._x = removed[-MAX_POINTS:]
+        loss = loss_of(accuracy[-MAX_POINTS:])
         self._mean = float(loss.mean())
         self._scale = float(loss.std()) or 1.0
         y = (loss - self._mean) / self._scale
         parts = _Parts(self._x, self._x)
         best = -np.inf
-        for scales in _grid():
-            found = _evidence(parts.kernel(scales), scales[3], y)
+        for tried in [scales] if scales is not None else _grid():
+            found = _evidence(parts.kernel(tried), tried[3], y)
             if found is not None and found[0] > best:
                 best, self._cholesky, self._alpha = found
-                self._scales = scales
+                self.scales = tried
 
     def sample(self, removed: FloatArray, rng: np.random.Generator, n: int) -> FloatArray:
         """Draws from the posterior of the loss at (m, G) states: shape (n, m)."""
@@ -60,11 +86,11 @@ class Surrogate:
 
     def predict(self, removed: FloatArray) -> FloatArray:
         """Expected loss at (m, G) states: shape (m,)."""
-        return np.asarray(self._mean + self._scale * (_Parts(removed, self._x).kernel(self._scales) @ self._alpha))
+        return np.asarray(self._mean + self._scale * (_Parts(removed, self._x).kernel(self.scales) @ self._alpha))
 
     def gate_loss(self, gate: int, fractions: FloatArray) -> FloatArray:
         """Expected loss that gate number ``gate`` alone adds at removed fractions of shape (m,): shape (m,)."""
-        slope, additive = self._scales[4], self._scales[0]
+        slope, additive = self.scales[4], self.scales[0]
         n_gates = self._x.shape[1]
         x = self._x[:, gate]
         linear = np.outer(fractions, x)
@@ -73,14 +99,10 @@ class Surrogate:
         return np.asarray(self._scale * ((kernel + common) @ self._alpha), dtype=np.float64)
 
     def _posterior(self, removed: FloatArray) -> tuple[FloatArray, FloatArray]:
-        cross = _Parts(removed, self._x).kernel(self._scales)
+        cross = _Parts(removed, self._x).kernel(self.scales)
         reduced = solve_triangular(self._cholesky, cross.T, lower=True)
-        covariance = _Parts(removed, removed).kernel(self._scales) - reduced.T @ reduced
+        covariance = _Parts(removed, removed).kernel(self.scales) - reduced.T @ reduced
         return self._mean + self._scale * (cross @ self._alpha), self._scale**2 * covariance
-
-
-Scales = tuple[float, float, float, float, float]
-"""Additive, interaction, its length, noise, common slope."""
 
 
 class _Parts:

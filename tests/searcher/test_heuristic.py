@@ -108,7 +108,14 @@ def test_answers_are_dense_over_the_range_of_latencies(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"evaluations": 1}, {"trajectories": 0}, {"candidates": 0}, {"window": 0.0}, {"window": float("nan")}, {"guided": 2.0}],
+    [
+        {"evaluations": 1},
+        {"trajectories": 0},
+        {"candidates": 0},
+        {"window": 0.0},
+        {"window": float("nan")},
+        {"guided": 2.0},
+    ],
 )
 def test_settings_that_make_no_sense_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(InputError):

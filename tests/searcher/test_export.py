@@ -1,0 +1,110 @@
+"""Exports that are measured, corrected and tried again, on devices that are slower than predicted."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fn3hw.errors import DeviceError, InputError
+from fn3hw.searcher import Atlas, Exporter, Point
+from fn3hw.searcher.atlas import Budget
+from fn3hw.space.files import sha256
+from fn3hw.space.subnet import Subnet
+
+from .test_atlas import MADE_FROM, point
+
+
+class Maker:
+    def make(self, subnet: Subnet) -> tuple[bytes, float]:
+        return subnet.id.encode(), 1e-6
+
+
+class Slow:
+    """A device on which every file takes ``factor`` times as long as predicted."""
+
+    def __init__(self, points: tuple[Point, ...], factor: float) -> None:
+        self.predicted = {p.subnet.id.encode(): p.latency_ms for p in points}
+        self.factor = factor
+        self.asked: list[bytes] = []
+
+    def latency_ms(self, model: bytes) -> float:
+        self.asked.append(model)
+        return self.factor * self.predicted[model]
+
+
+def atlas_on(factor: float, n: int = 20, max_tries: int = 4) -> tuple[Atlas, Slow]:
+    points = [point(i, latency=1 + 0.2 * i, high=1.02, peak=10, size=5, accuracy=50.0 + i) for i in range(n)]
+    device = Slow(tuple(points), factor)
+    return Atlas(points, MADE_FROM, exporter=Exporter(Maker(), lambda name: device, max_tries=max_tries)), device
+
+
+def test_an_accurate_prediction_is_exported_at_once(tmp_path: Path) -> None:
+    atlas, device = atlas_on(1.0)
+    asked = atlas.lookup(latency_ms=3.0)
+    exported = asked.export(tmp_path / "model.onnx")
+    assert exported.point == asked and exported.budget_met and len(device.asked) == 1
+    assert exported.sha256 == sha256((tmp_path / "model.onnx").read_bytes())
+    assert exported.measured_latency_ms == asked.latency_ms
+    assert {"subnet", "counts", "path", "sha256", "measured_latency_ms", "budget_met", "max_abs_diff"} <= set(
+        exported.to_json()
+    )
+
+
+@given(st.floats(0.9, 1.6))
+def test_the_next_best_point_is_tried_until_the_measured_latency_meets_the_budget(factor: float) -> None:
+    import tempfile
+
+    atlas, device = atlas_on(factor)
+    with tempfile.TemporaryDirectory() as folder:
+        exported = atlas.lookup(latency_ms=3.0).export(Path(folder) / "model.onnx")
+        assert exported.budget_met and exported.measured_latency_ms is not None and exported.measured_latency_ms <= 3.0
+        assert Path(exported.path).read_bytes() == exported.point.subnet.id.encode()
+    assert len(device.asked) == len(exported.tries) <= 2
+    better = [p for p in atlas.points if p.accuracy > exported.point.accuracy]
+    assert all(factor * p.latency_ms > 3.0 or p.latency_ms_high > 3.0 for p in better)
+
+
+def test_tries_are_bounded_and_a_miss_is_said(tmp_path: Path) -> None:
+    atlas, device = atlas_on(10.0)
+    exported = atlas.lookup(latency_ms=3.0).export(tmp_path / "model.onnx")
+    assert not exported.budget_met and len(device.asked) <= 4
+    assert (tmp_path / "model.onnx").read_bytes() == min(device.asked, key=device.latency_ms)
+
+
+def test_without_a_budget_any_latency_is_fine_and_without_a_device_nothing_is_measured(tmp_path: Path) -> None:
+    atlas, device = atlas_on(10.0)
+    assert atlas.lookup().export(tmp_path / "a.onnx").budget_met
+    assert len(device.asked) == 1
+    exported = atlas.lookup(latency_ms=3.0).export(tmp_path / "b.onnx", verify_on=None)
+    assert exported.measured_latency_ms is None and exported.budget_met and len(device.asked) == 1
+
+
+def test_a_size_budget_is_checked_on_the_file(tmp_path: Path) -> None:
+    atlas, _ = atlas_on(1.0)
+    asked = replace(atlas.points[0], budget=Budget(size_mib=1e-9))
+    assert not asked.export(tmp_path / "model.onnx", verify_on=None).budget_met
+
+
+def test_a_device_that_fails_leaves_no_file(tmp_path: Path) -> None:
+    class Gone:
+        def latency_ms(self, model: bytes) -> float:
+            raise DeviceError("The device is gone.")
+
+    points = [point(1, latency=1, high=1, peak=1, size=1, accuracy=1)]
+    atlas = Atlas(points, MADE_FROM, exporter=Exporter(Maker(), lambda name: Gone()))
+    with pytest.raises(DeviceError):
+        atlas.lookup().export(tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_is_no_file_to_export_to(tmp_path: Path) -> None:
+    atlas, device = atlas_on(1.0)
+    with pytest.raises(InputError, match="folder"):
+        atlas.lookup().export(tmp_path)
+    assert not device.asked
+    with pytest.raises(InputError):
+        Exporter(Maker(), lambda name: device, max_tries=0)
