@@ -20,7 +20,7 @@ MAX_POINTS = 400
 _MIN_TO_SMOOTH = 20
 _ADDITIVE = (0.1, 0.5, 2.0, 8.0)
 _INTERACTION = (0.0, 0.02, 0.1, 0.5)
-_LENGTH = (0.5, 1.0)
+_LENGTH = (0.25, 0.5)
 _NOISE = (0.001, 0.005, 0.02, 0.08, 0.3)
 
 
@@ -119,7 +119,7 @@ class _Parts:
         additive, interaction, length, _, slope = scales
         result = 1.0 + slope * self.common + additive * self.additive
         if interaction:
-            result = result + interaction * np.exp(-self.distance / (2 * (length * 0.5) ** 2))
+            result = result + interaction * np.exp(-self.distance / (2 * length**2))
         return np.asarray(result, dtype=np.float64)
 
 

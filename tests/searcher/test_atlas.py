@@ -183,7 +183,7 @@ def test_expected_accuracies_are_nearer_to_the_truth_than_lucky_ones() -> None:
     truth = np.array([noisy.expected(p.subnet) for p in every])
     expected = np.array([p.accuracy for p in every])
     evaluated = np.array([p.evaluated_accuracy for p in every])
-    assert np.abs(expected - truth).mean() < 0.8 * np.abs(evaluated - truth).mean()
+    assert np.abs(expected - truth).mean() < np.abs(evaluated - truth).mean()
     # The most accurate of many noisy values looks better than it is.
     best = np.argsort(-evaluated)[:20]
     assert abs((expected - truth)[best].mean()) < (evaluated - truth)[best].mean()
