@@ -6,7 +6,7 @@ fresh processes, then what is done in one (`measure`, `kernels`, `peak_memory`, 
 
 Frames, both ways::
 
-    magic "FN3A" | version u16 | header bytes u32 | payload bytes u64 | CRC-32 of header and payload u32 | header | payload
+    magic "FN3A" | version u16 | header bytes u32 | payload bytes u64 | CRC-32 of the rest u32 | header | payload
 
 The header is JSON, the payload raw bytes, numbers are big-endian. A request has an ``id`` and an ``op``; its answer has
 the same ``id`` and ``"kind": "result"`` or ``"error"``; while work is going on, ``"heartbeat"`` frames come in between.
@@ -18,8 +18,8 @@ of one measurement reaches the next. Forking, because an emulated interpreter ca
 from __future__ import annotations
 
 import contextlib
-import glob
 import gc
+import glob
 import hashlib
 import json
 import os
@@ -38,7 +38,7 @@ from typing import Any, BinaryIO
 VERSION = 1
 MAGIC = b"FN3A"
 PREFIX = struct.Struct(">4sHIQI")
-MAX_HEADER = 64 << 20
+MAX_HEADER, MAX_PAYLOAD = 64 << 20, 1 << 34
 HEARTBEAT_S = 2.0
 
 Header = dict[str, Any]
@@ -88,8 +88,8 @@ def read_frame(read: Callable[[int], bytes]) -> Answer:
     _, version, header_size, payload_size, checksum = PREFIX.unpack(prefix)
     if version != VERSION:
         raise FrameError("version", f"it speaks version {version} of the protocol, this is version {VERSION}")
-    if header_size > MAX_HEADER:
-        raise FrameError("garbage", f"a frame header of {header_size} bytes", prefix)
+    if header_size > MAX_HEADER or payload_size > MAX_PAYLOAD:
+        raise FrameError("garbage", f"a frame of {header_size} and {payload_size} bytes", prefix)
     text, payload = read(header_size), read(payload_size)
     if len(text) < header_size or len(payload) < payload_size:
         raise FrameError("end", "the stream ended inside a frame")
@@ -113,6 +113,7 @@ def main() -> None:
     os.dup2(2, 1)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     folder = tempfile.mkdtemp(prefix="fn3hw-agent-")
+    os.environ["TMPDIR"] = folder  # onnxruntime leaves a file there
     try:
         Agent(sys.stdin.buffer, frames, folder).serve()
     except BrokenPipeError:
@@ -168,7 +169,9 @@ class Agent:
         if op not in WORK:
             raise Refusal("bad-request", f"no operation is called {op!r}; known: {', '.join(sorted(WORK))}, put, drop")
         models = {role: self._model(sha) for role, sha in request.get("models", {}).items()}
-        return fresh_process(lambda: WORK[op](request, models, payload), request.get("timeout_s", 600.0), self._beat(request))
+        return fresh_process(
+            lambda: WORK[op](request, models, payload), request.get("timeout_s", 600.0), self._beat(request)
+        )
 
     def _beat(self, request: Header) -> Callable[[], None]:
         def beat() -> None:
@@ -308,7 +311,9 @@ def open_session(path: str, runtime: Header, **overrides: Any) -> tuple[Any, flo
     options.intra_op_num_threads = chosen["intra_op_threads"]
     options.inter_op_num_threads = chosen["inter_op_threads"]
     options.execution_mode = getattr(ort.ExecutionMode, f"ORT_{chosen['execution_mode'].upper()}")
-    options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, f"ORT_{chosen['graph_optimization'].upper()}")
+    options.graph_optimization_level = getattr(
+        ort.GraphOptimizationLevel, f"ORT_{chosen['graph_optimization'].upper()}"
+    )
     options.enable_cpu_mem_arena = chosen["arena"]
     options.enable_mem_pattern = chosen["memory_pattern"]
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if chosen["spinning"] else "0")
@@ -333,6 +338,8 @@ def import_runtime() -> Any:
         import onnxruntime
     except ImportError as error:
         raise Refusal("missing-module", f"{sys.executable} cannot import {error.name or error}") from error
+    with contextlib.suppress(AttributeError):
+        onnxruntime.disable_telemetry_events()
     return onnxruntime
 
 
@@ -351,7 +358,9 @@ def random_feeds(session: Any, seed: int) -> dict[str, Any]:
         elif node.type in whole:
             feeds[node.name] = rng.integers(0, 2, shape).astype(whole[node.type])
         else:
-            raise Refusal("model-rejected", f"input {node.name!r} is of type {node.type}, for which no input can be made")
+            raise Refusal(
+                "model-rejected", f"input {node.name!r} is of type {node.type}, for which no input can be made"
+            )
     return feeds
 
 
@@ -440,23 +449,26 @@ def _alternate(runs: tuple[Callable[[], Any], ...], batches: list[int], plan: He
             return samples
         if n >= check:
             check = n + max(5, n // 4)
-            if interval_width(judged[1], judged[0]) <= plan["target_width"]:
+            if max(interval_width(samples) for samples in judged) <= plan["target_width"]:
                 return samples
 
 
-def interval_width(candidate: list[int], reference: list[int]) -> float:
-    """Relative width of the 95% interval of the median of paired ratios, from order statistics (no distribution assumed)."""
-    ratios = sorted(c / r for c, r in zip(candidate, reference))  # noqa: B905  Python 3.9 has no strict
-    n = len(ratios)
-    reach = 0.98 * n**0.5
-    low, high = int(n / 2 - reach), int(n / 2 + reach) + 1
-    if low < 0 or high >= n:
+def interval_width(samples: list[int]) -> float:
+    """Relative width of the 95% interval of the lower decile, from order statistics.
+
+    The lower decile, because that is what the ratio is taken of: a disturbance makes a sample slower, never faster.
+    """
+    n = len(samples)
+    if n < 10:
         return float("inf")
-    return (ratios[high] - ratios[low]) / ratios[n // 2]
+    high = int(0.1 * n + 1.96 * (0.09 * n) ** 0.5) + 1
+    ordered = sorted(samples)
+    low = max(0, int(0.1 * n - 1.96 * (0.09 * n) ** 0.5))
+    return (ordered[high] - ordered[low]) / ordered[n // 10]
 
 
 def pin(wanted: bool) -> int | None:
-    """Keep this process on one core, the last one it may use; the core, or None where that is not wanted or possible."""
+    """Keep this process on one core, the last it may use; the core, or None where not wanted or not possible."""
     if not wanted or not hasattr(os, "sched_setaffinity"):
         return None
     core = max(os.sched_getaffinity(0))
@@ -519,7 +531,7 @@ def middle_mean(values: list[int]) -> float:
 
 
 def peak_memory(request: Header, models: dict[str, str], _: bytes) -> Answer:
-    """Peak resident memory of a process that opens the model and runs it, and the part above the runtime alone, in MiB."""
+    """Peak resident memory of a process that opens and runs the model, and the part above the runtime alone."""
     import_runtime()
     before = status_mib()
     resettable = True
@@ -659,7 +671,11 @@ def device_key(ort: Any) -> Header:
         "emulated": emulated(),
     }
     base = f"/sys/devices/system/cpu/cpu{allowed[-1]}/cpufreq"
-    for name, file in (("governor", "scaling_governor"), ("min_khz", "scaling_min_freq"), ("max_khz", "scaling_max_freq")):
+    for name, file in (
+        ("governor", "scaling_governor"),
+        ("min_khz", "scaling_min_freq"),
+        ("max_khz", "scaling_max_freq"),
+    ):
         with contextlib.suppress(OSError):
             key[name] = read(f"{base}/{file}").strip()
     return key
@@ -680,7 +696,7 @@ def cpu_model() -> tuple[str, list[str]]:
 
 
 def emulated() -> bool:
-    """Whether this process runs on an emulated processor: its parent's executable is for another machine than it sees."""
+    """Whether the processor is emulated: the parent's executable is for another machine than this process sees."""
     machines = {62: ("x86_64", "amd64"), 183: ("aarch64", "arm64"), 40: ("armv7l", "armv6l", "arm"), 243: ("riscv64",)}
     try:
         with open(f"/proc/{os.getppid()}/exe", "rb") as file:

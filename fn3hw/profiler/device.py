@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fn3hw.errors import DeviceError, InputError
+from fn3hw.errors import DeviceError
 from fn3hw.profiler.agent import Header
 from fn3hw.profiler.link import Link
 
@@ -88,7 +88,9 @@ def device_id(key: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def connect(device: str = "local", *, connect_s: float = 60.0, silence_s: float = 60.0) -> Session:
+def connect(
+    device: str = "local", *, connect_s: float = 60.0, silence_s: float = 60.0, work_s: float = 600.0
+) -> Session:
     """Start the agent on a device and greet it.
 
     Args:
@@ -96,15 +98,16 @@ def connect(device: str = "local", *, connect_s: float = 60.0, silence_s: float 
             ``"ssh pi@board python3 -"`` (see `fn3hw.profiler.link.resolve`).
         connect_s: how long the first answer may take.
         silence_s: how long the device may be silent later on (it sends a sign of life every 2 s while it works).
+        work_s: how long one piece of work may take: one round of one subnet, for example.
 
     Raises:
         DeviceError: the device cannot be reached, or lacks numpy or onnxruntime.
     """
     link = Link(device)
     try:
-        return Session(link, connect_s=connect_s, silence_s=silence_s)
+        return Session(link, connect_s=connect_s, silence_s=silence_s, work_s=work_s)
     except BaseException:
-        link.close()
+        link.close(patience_s=0.2)
         raise
 
 
@@ -114,9 +117,10 @@ class Session:
     Every method raises `DeviceError` when the device refuses or is lost.
     """
 
-    def __init__(self, link: Link, *, connect_s: float, silence_s: float) -> None:
+    def __init__(self, link: Link, *, connect_s: float, silence_s: float, work_s: float) -> None:
         self._link = link
         self._silence_s = silence_s
+        self._work_s = work_s
         self._requests = 0
         self._sent: set[str] = set()
         answer, _ = self._ask("hello", {}, silence_s=connect_s)
@@ -125,7 +129,9 @@ class Session:
     def __enter__(self) -> Session:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -163,7 +169,8 @@ class Session:
 
         Returns:
             ``reference_ns`` and ``candidate_ns`` (wall time of samples, ns per run, alternating), ``reference_cpu_ns``
-            and ``candidate_cpu_ns`` (the same on the thread's own clock), ``batches`` (runs per sample), ``load_ms``, ``core``, ``conditions`` (what may have disturbed).
+            and ``candidate_cpu_ns`` (the same on the thread's own clock), ``batches`` (runs per sample), ``load_ms``,
+            ``core``, ``conditions`` (what may have disturbed).
         """
         models = {"reference": self.put(reference), "candidate": self.put(candidate)}
         plan = {**plan, "clock": runtime.clock}
@@ -172,8 +179,13 @@ class Session:
         return answer
 
     def kernels(self, model: bytes, *, plan: Mapping[str, Any], runtime: Runtime, seed: int = 0) -> list[list[Any]]:
-        """``[name, operator, provider, microseconds]`` per kernel in order of execution, from ONNX Runtime's own profile."""
-        request = {"models": {"candidate": self.put(model)}, "plan": dict(plan), "runtime": runtime.to_json(), "seed": seed}
+        """``[name, operator, provider, microseconds]`` per kernel in order of execution, by ONNX Runtime's profile."""
+        request = {
+            "models": {"candidate": self.put(model)},
+            "plan": dict(plan),
+            "runtime": runtime.to_json(),
+            "seed": seed,
+        }
         kernels: list[list[Any]] = self._ask("kernels", request)[0]["kernels"]
         return kernels
 
@@ -191,7 +203,9 @@ class Session:
         self, model: bytes, inputs: Mapping[str, NDArray[Any]], *, runtime: Runtime = DEFAULT_RUNTIME
     ) -> dict[str, NDArray[Any]]:
         """The outputs of a model on the device, by name."""
-        arrays = {name: np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")) for name, array in inputs.items()}
+        arrays = {
+            name: np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")) for name, array in inputs.items()
+        }
         described = [{"name": name, "dtype": a.dtype.str, "shape": list(a.shape)} for name, a in arrays.items()]
         request = {"models": {"candidate": self.put(model)}, "runtime": runtime.to_json(), "inputs": described}
         answer, data = self._ask("run", request, b"".join(a.tobytes() for a in arrays.values()))
@@ -208,7 +222,8 @@ class Session:
     ) -> tuple[Header, bytes]:
         silence_s = silence_s if silence_s is not None else self._silence_s
         self._requests += 1
-        self._link.send({**request, "op": op, "id": self._requests}, payload, silence_s=silence_s)
+        header = {"timeout_s": self._work_s, **request, "op": op, "id": self._requests}
+        self._link.send(header, payload, silence_s=silence_s)
         while True:
             answer, data = self._link.receive(silence_s=silence_s)
             if answer["kind"] == "error":

@@ -54,7 +54,9 @@ class Journal:
         lines = path.read_text(errors="replace").splitlines()
         head = _parse(lines[0])
         if head is None or head.get("schema") != SCHEMA:
-            raise ProfileError(f"{path} is no journal of an interrupted profile.", hint=f"Move it away: mv {path} {path}.old")
+            raise ProfileError(
+                f"{path} is no journal of an interrupted profile.", hint=f"Move it away: mv {path} {path}.old"
+            )
         odd = sorted(key for key in self._head.keys() | head.keys() if self._head.get(key) != head.get(key))
         if odd:
             raise ProfileError(

@@ -24,7 +24,7 @@ _FUSED_FROM = {"FusedConv": "Conv", "FusedGemm": "Gemm", "FusedMatMul": "MatMul"
 
 
 def attribute(kernels: Iterable[Sequence[Any]], model: onnx.ModelProto) -> dict[str, float]:
-    """Microseconds per node of ``model``, and per inserted node under ``~OPERATOR@NODE`` with the node executed before it.
+    """Microseconds per node of ``model``, and per inserted node under ``~OPERATOR@NODE``, NODE executed before it.
 
     Args:
         kernels: ``(name, operator, provider, microseconds)`` in order of execution, as `Session.kernels` returns them.
@@ -73,7 +73,7 @@ class _Owners:
         Of two that are equally near, as where two convolutions meet in a sum, the later one that is not taken yet: the
         sum is folded into the convolution that runs last.
         """
-        level, seen = [last], set()
+        level, seen = [last], set[str]()
         while level:
             found = [node for node in level if node.op_type == operator]
             if found:

@@ -42,7 +42,9 @@ def resolve(device: str) -> tuple[list[str], bytes]:
     except ValueError as error:
         raise InputError(f"The device command {device!r} cannot be read: {error}.") from error
     if not words:
-        raise InputError("The device command is empty.", hint='Use "local", or a command such as "ssh pi@board python3 -".')
+        raise InputError(
+            "The device command is empty.", hint='Use "local", or a command such as "ssh pi@board python3 -".'
+        )
     if words[-1] != "-":
         return words, b""
     through_shell = any(os.path.basename(word) in _SHELLS for word in words)
@@ -121,12 +123,12 @@ class Link:
         self._greeted = True
         return frame
 
-    def close(self) -> None:
-        """End the command: its standard input is closed, and it is killed if it does not end by itself."""
+    def close(self, *, patience_s: float = 3.0) -> None:
+        """End the command: its standard input is closed, and it is killed if it does not end by itself in time."""
         if self._process.stdin:
             self._process.stdin.close()
         try:
-            self._process.wait(timeout=3)
+            self._process.wait(timeout=patience_s)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -161,7 +163,7 @@ class Link:
             if not more or len(self._buffer) > GREETING_BYTES:
                 raise self._error(
                     f"it prints something else than the agent's frames: {bytes(self._buffer[:80])!r}{self._tail()}",
-                    hint='The command must start a Python that reads its program from standard input, such as "python3 -".',
+                    hint='The command must start a Python that reads from standard input, such as "python3 -".',
                 )
         del self._buffer[:start]
 

@@ -2,7 +2,7 @@
 
 A round times every candidate once, each in a fresh process, in an order of its own, in alternation with one fixed
 reference subnet. What is kept is the *ratio* of the two: what slows the machine down slows both. The ratio of a
-candidate is the median over the rounds of (median of its samples / median of the reference's samples). Where one
+candidate is the median over the rounds of the ratio of the lower deciles (see `fn3hw.profiler.statistics`). Where one
 thread does all the work, samples are taken on that thread's own clock (see `Runtime.clock`).
 """
 
@@ -16,7 +16,6 @@ import numpy as np
 
 from fn3hw.errors import InputError
 from fn3hw.profiler.device import Runtime, Session
-
 
 ENOUGH_CPU: Final = {"cpu": 0.2, "wall": 0.9}
 """Share of the time that the measuring process has to get. On its own clock it does not see what others take, down to
@@ -35,7 +34,7 @@ class Effort:
         samples: samples per round, at least, unless the interval is narrow earlier.
         seconds: seconds per round and model, at least, unless the interval is narrow earlier.
         min_samples: samples per round before the interval is looked at.
-        target_width: relative width of the 95% interval of the median of paired ratios at which a round may end early.
+        target_width: relative width of the 95% interval of the lower decile, of both models, at which a round may end early.
         max_samples: samples per round, at most.
         max_s: seconds per round and model, at most.
         min_sample_us: shorter runs are batched until a sample takes this long.
@@ -68,7 +67,9 @@ class Effort:
         wrong = [name for name, value in asdict(self).items() if not 0 <= value < float("inf")]
         wrong += [name for name in ("rounds", "min_samples", "max_samples", "kernel_runs") if getattr(self, name) < 1]
         if wrong:
-            raise InputError(f"Out of range: {', '.join(f'{name}={getattr(self, name)}' for name in dict.fromkeys(wrong))}.")
+            raise InputError(
+                f"Out of range: {', '.join(f'{name}={getattr(self, name)}' for name in dict.fromkeys(wrong))}."
+            )
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -127,7 +128,8 @@ class Round:
     def from_json(cls, document: Mapping[str, Any]) -> Round:
         """Read `to_json` back."""
         lists = ("reference_ns", "candidate_ns", "reference_cpu_ns", "candidate_cpu_ns", "batches", "faults")
-        return cls(**{name: tuple(value) if name in lists else value for name, value in document.items()})
+        values: dict[str, Any] = {name: tuple(value) if name in lists else value for name, value in document.items()}
+        return cls(**values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

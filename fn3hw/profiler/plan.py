@@ -70,7 +70,7 @@ def _column(gate: Gate, n: int, rng: np.random.Generator) -> IntArray:
 
 
 def _align(gate: Gate, count: int, power: int) -> int:
-    """The allowed count nearest to ``count`` that is an odd multiple of 2**power, or of the next lower power there is."""
+    """The allowed count nearest to ``count`` that is an odd multiple of 2**power, or of the next lower power."""
     for lower in range(power, -1, -1):
         step = 1 << lower
         first = step * ((gate.min_kept + step - 1) // step | 1)
@@ -94,7 +94,9 @@ def _subnet(space: SearchSpace, counts: IntArray, rng: np.random.Generator) -> S
     blocks: dict[str, Iterable[int]] = {}
     for gate, count in zip(space, counts, strict=True):
         drawn = gate.level in _BRANCH_LEVELS
-        blocks[gate.name] = (int(m) for m in rng.choice(gate.size, size=count, replace=False)) if drawn else range(count)
+        blocks[gate.name] = (
+            (int(m) for m in rng.choice(gate.size, size=count, replace=False)) if drawn else range(count)
+        )
     return space.from_blocks(blocks)
 
 

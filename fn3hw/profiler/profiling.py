@@ -172,7 +172,8 @@ class _Work:
             self._tell("rounds", done, total)
 
     def model(self, subnet: Subnet) -> bytes:
-        return self.network.slice(subnet).SerializeToString(deterministic=True)
+        data: bytes = self.network.slice(subnet).SerializeToString(deterministic=True)
+        return data
 
     def _details(self, subnet: Subnet) -> dict[str, Any]:
         """Kernel times and memory, each in a process of its own: both would disturb the timing."""

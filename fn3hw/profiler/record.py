@@ -26,7 +26,7 @@ class RoundRecord(_Part):
 
     number: int = Field(ge=0, description="Round, from 0.")
     reference_ns: tuple[int, ...] = Field(min_length=1, description="Samples of the reference, wall time, ns per run.")
-    candidate_ns: tuple[int, ...] = Field(min_length=1, description="Samples of the subnet, alternating with the reference.")
+    candidate_ns: tuple[int, ...] = Field(min_length=1, description="Samples of the subnet, alternating with those.")
     reference_cpu_ns: tuple[int, ...] = Field(description="The reference's samples on the thread's own clock.")
     candidate_cpu_ns: tuple[int, ...] = Field(description="The subnet's samples on the thread's own clock.")
     clock: Literal["cpu", "wall"] = Field(description="The clock that the ratio is taken on.")
@@ -35,7 +35,6 @@ class RoundRecord(_Part):
     conditions: dict[str, Any] = Field(description="What the device's counters saw meanwhile.")
     faults: tuple[str, ...] = Field(description="What disturbed the round; empty where nothing did.")
     rejected: int = Field(ge=0, description="Disturbed attempts of this round that were thrown away.")
-
 
     @property
     def samples(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -99,7 +98,7 @@ class Noise(_Part):
     repeat_mape: float = Field(description="Mean relative difference between two rounds of a subnet.")
     interval_width: float = Field(description="Median relative width of the 90% intervals.")
     widest_interval: float
-    cpu_share: float = Field(description="Share of the time that the measuring process got; the rest went to other programs.")
+    cpu_share: float = Field(description="Share of the time that the measuring process got; others had the rest.")
     disturbed_rounds: int = Field(description="Rounds that are kept though they were disturbed in every attempt.")
     rejected_rounds: int = Field(description="Attempts that were disturbed and measured again.")
 
@@ -204,7 +203,9 @@ class Profile(_Part):
         if not isinstance(content, dict) or not str(content.get("schema", "")).startswith("fn3hw.profile/"):
             raise ProfileError(f"{source} is no profile of fn3hw.", hint=_AGAIN)
         if content["schema"] != SCHEMA:
-            raise ProfileError(f"{source} has schema {content['schema']}; this fn3hw reads {SCHEMA}.", hint="Upgrade fn3hw.")
+            raise ProfileError(
+                f"{source} has schema {content['schema']}; this fn3hw reads {SCHEMA}.", hint="Upgrade fn3hw."
+            )
         if content.pop("sha256", None) != _checksum(content):
             raise ProfileError(f"{source} was edited or damaged: its checksum does not match.", hint=_AGAIN)
         try:
@@ -213,18 +214,6 @@ class Profile(_Part):
             first = error.errors()[0]
             place = ".".join(str(step) for step in first["loc"])
             raise ProfileError(f"{source} does not follow {SCHEMA}: {place}: {first['msg']}.", hint=_AGAIN) from error
-
-
-def json_schema() -> dict[str, Any]:
-    """The JSON schema of profile files, as published in profiles/schema.json."""
-    schema = Profile.model_json_schema(by_alias=True, mode="validation")
-    schema["properties"]["sha256"] = {
-        "type": "string",
-        "pattern": "^[0-9a-f]{64}$",
-        "description": "SHA-256 of the file without this entry, as JSON with sorted keys and no spaces.",
-    }
-    schema["required"] = sorted([*schema["required"], "schema", "sha256"])
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": SCHEMA, **schema}
 
 
 def _canonical(content: Any) -> str:

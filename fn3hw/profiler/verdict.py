@@ -42,9 +42,12 @@ def noise(measurements: Sequence[Measurement]) -> Noise:
 def judge(seen: Noise, measurements: Sequence[Measurement], device: Mapping[str, Any]) -> Verdict:
     """The verdict with its reasons and what to do; reasons that do not make it noisy are given too."""
     rounds = [one for m in measurements for one in m.rounds]
-    grave, slight = [], []
+    grave: list[str] = []
+    slight: list[str] = []
     if seen.interval_width > WIDE_INTERVAL:
-        grave.append(f"The intervals are {100 * seen.interval_width:.1f}% wide in the median, above {100 * WIDE_INTERVAL:.0f}%.")
+        grave.append(
+            f"The intervals are {100 * seen.interval_width:.1f}% wide in the median, above {100 * WIDE_INTERVAL:.0f}%."
+        )
     wide = sum((m.ratio_high - m.ratio_low) / m.ratio > WIDEST_INTERVAL for m in measurements)
     if wide > len(measurements) / 10:
         grave.append(f"{wide} of {len(measurements)} subnets have an interval wider than {100 * WIDEST_INTERVAL:.0f}%.")
@@ -52,7 +55,7 @@ def judge(seen: Noise, measurements: Sequence[Measurement], device: Mapping[str,
         grave.append(f"Two rounds of a subnet differ by {100 * seen.repeat_mape:.1f}% on average.")
     share = seen.disturbed_rounds / len(rounds)
     if seen.disturbed_rounds:
-        text = f"{seen.disturbed_rounds} of {len(rounds)} rounds stayed disturbed after retries: {_usual_fault(rounds)}."
+        text = f"{seen.disturbed_rounds} of {len(rounds)} rounds stayed disturbed: {_usual_fault(rounds)}."
         (grave if share > 0.25 else slight).append(text)
     if seen.cpu_share < 0.9:
         slight.append(f"Other programs took {100 * (1 - seen.cpu_share):.0f}% of the time while it measured.")

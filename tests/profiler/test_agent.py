@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import io
+import os
+import time
+
+import pytest
+from fn3hw.profiler import agent
+from fn3hw.profiler.agent import FrameError, Refusal
+from hypothesis import given
+from hypothesis import strategies as st
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+headers = st.dictionaries(st.text(), json_values, max_size=4)
+
+
+def nothing() -> None:
+    pass
+
+
+@given(headers, st.binary(max_size=200))
+def test_a_frame_reads_back(header: dict[str, object], payload: bytes) -> None:
+    assert agent.read_frame(io.BytesIO(agent.pack_frame(header, payload)).read) == (header, payload)
+
+
+@given(st.binary(min_size=1, max_size=50), st.data())
+def test_a_frame_with_any_bit_flipped_or_cut_is_refused(payload: bytes, data: st.DataObject) -> None:
+    frame = bytearray(agent.pack_frame({"op": "x"}, payload))
+    position = data.draw(st.integers(0, len(frame) - 1))
+    flipped = bytearray(frame)
+    flipped[position] ^= 1 << data.draw(st.integers(0, 7))
+    for damaged in (flipped, frame[:position]):
+        with pytest.raises(FrameError):
+            agent.read_frame(io.BytesIO(bytes(damaged)).read)
+
+
+def test_a_frame_of_another_version_is_named_as_such() -> None:
+    with pytest.raises(FrameError) as caught:
+        agent.read_frame(io.BytesIO(agent.pack_frame({}, version=99)).read)
+    assert caught.value.reason == "version"
+    assert "99" in str(caught.value)
+
+
+@given(st.lists(st.integers(1, 10**6), min_size=1, max_size=60))
+def test_the_middle_mean_lies_between_the_quartiles_and_ignores_one_outlier(values: list[int]) -> None:
+    ordered = sorted(values)
+    assert ordered[len(ordered) // 4] - 1e-6 <= agent.middle_mean(values) <= ordered[-1 - len(ordered) // 4] + 1e-6
+    assert agent.middle_mean([7] * 7 + [10**9]) == 7
+
+
+def test_the_interval_follows_the_fast_samples_and_is_infinite_for_few() -> None:
+    steady = [1000 + i % 3 for i in range(60)]
+    assert agent.interval_width(steady) < 0.01
+    assert agent.interval_width(steady[:40] + [5000] * 20) < 0.01
+    assert agent.interval_width([1000 + 20 * i for i in range(60)]) > 0.1
+    assert agent.interval_width([1000] * 3) == float("inf")
+
+
+def test_work_is_done_in_another_process() -> None:
+    answer, payload = agent.fresh_process(lambda: ({"pid": os.getpid()}, b"x" * 300_000), 10, nothing)
+    assert answer["pid"] != os.getpid()
+    assert payload == b"x" * 300_000
+
+
+def test_work_that_crashes_hangs_or_raises_is_refused() -> None:
+    def raises() -> agent.Answer:
+        raise ValueError("no such thing")
+
+    def hangs() -> agent.Answer:
+        time.sleep(60)
+        return {}, b""
+
+    def no_memory() -> agent.Answer:
+        raise MemoryError
+
+    for work, code in ((lambda: os._exit(3), "crashed"), (raises, "failed"), (no_memory, "out-of-memory"),
+                       (lambda: os.kill(os.getpid(), 9), "out-of-memory")):  # fmt: skip
+        with pytest.raises(Refusal) as caught:
+            agent.fresh_process(work, 10, nothing)  # type: ignore[arg-type]
+        assert caught.value.code == code
+    start = time.monotonic()
+    with pytest.raises(Refusal) as caught:
+        agent.fresh_process(hangs, 0.2, nothing)
+    assert caught.value.code == "timeout"
+    assert time.monotonic() - start < 5
+
+
+def test_a_sign_of_life_comes_while_work_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agent, "HEARTBEAT_S", 0.05)
+    beats: list[float] = []
+
+    def work() -> agent.Answer:
+        time.sleep(0.3)
+        return {}, b""
+
+    agent.fresh_process(work, 10, lambda: beats.append(time.monotonic()))
+    assert len(beats) >= 2
+
+
+def test_kernel_times_are_those_of_the_last_runs_in_order_of_execution() -> None:
+    def event(name: str, duration: int) -> dict[str, object]:
+        args = {"op_name": "Conv", "provider": "CPU"}
+        return {"cat": "Node", "name": f"{name}_kernel_time", "dur": duration, "args": args}
+
+    events = [{"cat": "Session", "name": "model_run", "dur": 5}]
+    events += [event("a", 1000), event("b", 1000)] + [event("a", 10), event("b", 20)] * 5
+    assert agent.summarise(events, 5) == [["a", "Conv", "CPU", 10], ["b", "Conv", "CPU", 20]]

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from fn3hw.errors import DeviceError, ProfileError
+from fn3hw.profiler.device import Session
+from fn3hw.profiler.measuring import Effort
+from fn3hw.profiler.profiling import Progress, profile
+
+from tests.profiler.fake import FakeSupernet
+
+
+def test_a_profile_has_all_that_was_measured(local: Session, network: FakeSupernet, quick: Effort) -> None:
+    steps: list[Progress] = []
+    found = profile(network, local, 4, holdout=2, effort=quick, seed=1, name="fake", progress=steps.append)
+    assert [m.role for m in found.measurements] == ["fit"] * 4 + ["holdout"] * 2
+    assert (len(found.fitted), len(found.held_out)) == (4, 2)
+    assert found.network.digest == network.digest
+    assert found.device == local.device.key
+    assert found.reference.n_rounds == 12
+    full = next(m for m in found.measurements if m.subnet == network.space.full().id)
+    smallest = next(m for m in found.measurements if m.subnet == network.space.smallest().id)
+    assert smallest.latency_ms < full.latency_ms
+    assert full.size_bytes == len(network.slice(network.space.full()).SerializeToString())
+    assert {"conv", "conv2", "fc", "out"} <= full.kernels.keys()
+    assert "conv2" not in smallest.kernels
+    for m in found.measurements:
+        assert m.ratio_low <= m.ratio <= m.ratio_high
+        assert m.latency_p10_ms <= m.latency_p50_ms <= m.latency_p90_ms
+        assert m.latency_ms == pytest.approx(m.ratio * found.reference.latency_ms)
+        assert m.peak_mib > m.runtime_mib > 0
+        assert [one.number for one in m.rounds] == [0, 1]
+    assert [step.done for step in steps] == list(range(1, 19))
+    assert {step.total for step in steps} == {18}
+
+
+class Fragile:
+    """A network whose slices give out after some calls."""
+
+    def __init__(self, network: FakeSupernet, calls: int) -> None:
+        self._network, self._calls = network, calls
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._network, name)
+
+    def slice(self, subnet: object) -> object:
+        self._calls -= 1
+        if self._calls < 0:
+            raise KeyboardInterrupt
+        return self._network.slice(subnet)  # type: ignore[arg-type]
+
+
+def test_an_interrupted_profile_goes_on_where_it_stopped(
+    local: Session, network: FakeSupernet, quick: Effort, tmp_path: Path
+) -> None:
+    path = tmp_path / "journal.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        profile(Fragile(network, 6), local, 3, effort=quick, journal=path)
+    before = [json.loads(line) for line in path.read_text().splitlines()][1:]
+    assert [entry["kind"] for entry in before] == ["details"] * 3 + ["round"] * 2
+    steps: list[Progress] = []
+    found = profile(network, local, 3, effort=quick, journal=path, progress=steps.append)
+    assert [step.done for step in steps] == [6, 7, 8, 9]
+    kept = {(e["subnet"], e["number"], tuple(e["reference_ns"])) for e in before if e["kind"] == "round"}
+    assert kept <= {(m.subnet, one.number, one.reference_ns) for m in found.measurements for one in m.rounds}
+
+
+def test_a_journal_with_other_settings_is_refused(
+    local: Session, network: FakeSupernet, quick: Effort, tmp_path: Path
+) -> None:
+    path = tmp_path / "journal.jsonl"
+    profile(network, local, 2, effort=quick, journal=path)
+    with pytest.raises(ProfileError, match="settings"):
+        profile(network, local, 2, effort=quick, seed=5, journal=path)
+
+
+def test_a_lost_device_keeps_what_was_measured(network: FakeSupernet, quick: Effort, tmp_path: Path) -> None:
+    from fn3hw.profiler.device import connect
+
+    path = tmp_path / "journal.jsonl"
+    session = connect()
+
+    def cut(step: Progress) -> None:
+        if step.done == 4:
+            session._link._process.kill()
+
+    with pytest.raises(DeviceError):
+        profile(network, session, 3, effort=quick, journal=path, progress=cut)
+    session.close()
+    assert len(path.read_text().splitlines()) == 1 + 4
+    steps: list[Progress] = []
+    profile(network, "local", 3, effort=quick, journal=path, progress=steps.append)
+    assert steps[0].done == 5
