@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fn3hw.deploy import Supernet
+from fn3hw.deploy.runtime import open_session
+from fn3hw.errors import InputError, RunError
+from fn3hw.space import Gate, SearchSpace
+from tests.networks import images, subnets, zoo, zoo_supernet
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.data(), st.booleans())
+def test_masked_forward_equals_the_sliced_file(data: st.DataObject, beta: bool) -> None:
+    net, supernet, x = zoo(beta), zoo_supernet(beta), images()
+    subnet = data.draw(subnets(net.space))
+    with torch.no_grad(), net.active(subnet, sliced=False):
+        masked = net(torch.from_numpy(x)).numpy()
+    (output,) = open_session(supernet.slice(subnet)).run(None, {"input": x})
+    assert np.abs(output - masked).max() <= 1e-4 * np.abs(masked).max()
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.data())
+def test_the_bytes_of_a_subnet_follow_from_its_counts(data: st.DataObject) -> None:
+    supernet = zoo_supernet()
+    subnet = data.draw(subnets(supernet.space))
+    kept = {name: set(subnet.blocks(name)) for name in subnet.counts}
+    expected = sum(
+        p.fixed_bytes * int(np.prod([subnet.counts[g] for g in p.gates]))
+        for p in supernet.parameters()
+        if all(block in kept[gate] for gate, block in p.branches)
+    )
+    model = supernet.slice(subnet)
+    assert sum(onnx.numpy_helper.to_array(t).nbytes for t in model.graph.initializer) == expected
+
+
+def test_a_sliced_file_is_really_smaller_and_has_no_gates() -> None:
+    supernet = zoo_supernet()
+    full, smallest = (supernet.slice(s) for s in (supernet.space.full(), supernet.space.smallest()))
+    onnx.checker.check_model(smallest, full_check=True)
+    assert smallest.ByteSize() < 0.5 * full.ByteSize()
+    assert len(smallest.graph.node) < len(full.graph.node)
+    assert not any("gate/" in name for m in (full, smallest) for node in m.graph.node for name in node.input)
+
+
+def test_node_names_are_those_of_the_supernet_and_of_the_users_modules() -> None:
+    supernet = zoo_supernet()
+    names = {node.name for node in supernet.slice(supernet.space.smallest()).graph.node}
+    assert names <= supernet.units().keys()
+    assert {"stem.0", "down.0", "hidden", "classifier"} <= names
+
+
+def test_units_name_what_decides_a_node() -> None:
+    units = zoo_supernet().units()
+    assert set(units["a.0"]) == {"a.0", "a..b[0]"}
+    assert set(units["b.6"]) == {"b.0", "a..b[1]"}
+    assert units["stem.0"] == ()
+    assert set(units["hidden"]) == {"down.0", "hidden"}
+
+
+def test_a_supernet_reads_back(tmp_path: Path) -> None:
+    supernet = zoo_supernet()
+    supernet.save(tmp_path)
+    again = Supernet.load(tmp_path)
+    assert again.digest == supernet.digest and again.space == supernet.space
+    assert again.input_shape == (1, 12, 12) and again.n_classes == 5
+
+
+def test_damaged_run_folders_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="does not exist"):
+        Supernet.load(tmp_path)
+    zoo_supernet().save(tmp_path)
+    original = (tmp_path / "supernet.onnx").read_bytes()
+    (tmp_path / "supernet.onnx").write_bytes(original[:-100])
+    with pytest.raises(RunError, match="half written or edited"):
+        Supernet.load(tmp_path)
+    (tmp_path / "supernet.onnx").write_bytes(original)
+    space = (tmp_path / "space.json").read_text()
+    (tmp_path / "space.json").write_text(space[:40])
+    with pytest.raises(RunError, match="damaged"):
+        Supernet.load(tmp_path)
+    (tmp_path / "space.json").write_text(space.replace('"format": 1', '"format": 99'))
+    with pytest.raises(RunError, match="format 99"):
+        Supernet.load(tmp_path)
+
+
+def test_a_space_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(InputError, match="different gates"):
+        Supernet(zoo_supernet().model, SearchSpace([Gate("other", "channel", 4)]))
+
+
+def test_statistics_of_wrong_widths_are_refused() -> None:
+    supernet = zoo_supernet()
+    wrong = {"stem.1": (np.zeros(3, np.float32), np.ones(3, np.float32))}
+    with pytest.raises(InputError, match=r"shape \(3,\), the subnet needs \(6,\)"):
+        supernet.slice(supernet.space.full(), wrong)

@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+
+from fn3hw.errors import InputError, TraceError, UnknownName
+from fn3hw.space import nest
+from fn3hw.space.networks import MLP, build
+from tests.networks import IMAGE, Zoo, images, randomise, subnets, zoo
+
+
+def test_gates_of_the_zoo() -> None:
+    found = {(gate.name, gate.level, gate.size) for gate in zoo().space}
+    assert found == {
+        *{("a.0", "channel", 8), ("a.5.reduce", "channel", 4), ("b.0", "channel", 6), ("b.5.reduce", "channel", 4)},
+        *{("down.0", "channel", 8), ("hidden", "neuron", 16), ("a..b", "layer", 2)},
+    }
+    reasons = {item.name: item.reason for item in zoo().report}
+    assert "sum" in reasons["stem.0"] and "output" in reasons["classifier"]
+
+
+def test_outside_of_a_context_the_network_is_the_users() -> None:
+    module = randomise(Zoo()).eval()
+    x = torch.from_numpy(images())
+    assert torch.equal(nest(module, x, ("channel",))(x), module(x))
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.data(), st.booleans())
+def test_sliced_equals_masked(data: st.DataObject, beta: bool) -> None:
+    net, x = zoo(beta), torch.from_numpy(images())
+    subnet = net.space.random(np.random.default_rng(data.draw(st.integers(0, 2**32 - 1))), prefix=True)
+    with torch.no_grad(), net.active(subnet, sliced=False):
+        masked = net(x)
+    with torch.no_grad(), net.active(subnet):
+        sliced = net(x)
+    assert torch.allclose(sliced, masked, rtol=1e-4, atol=1e-4 * float(masked.abs().max()))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_sliced_training_gives_the_gradients_of_masked_training(seed: int) -> None:
+    gradients = []
+    for sliced in (True, False):
+        net = nest(randomise(Zoo()), torch.zeros(2, *IMAGE), ("channel", "neuron", "layer")).train()
+        subnet = net.space.random(np.random.default_rng(seed), prefix=True)
+        with net.active(subnet, sliced=sliced):
+            F.cross_entropy(net(torch.from_numpy(images(8))), torch.arange(8) % 5).backward()
+        gradients.append({n: p.grad for n, p in net.named_parameters() if p.grad is not None and p.grad.any()})
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        assert torch.allclose(gradient, gradients[1][name], rtol=1e-3, atol=1e-5), name
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.data())
+def test_a_context_restores_what_was_active_before(data: st.DataObject) -> None:
+    net, x = zoo(), torch.from_numpy(images())
+    outer, inner = data.draw(subnets(net.space)), data.draw(subnets(net.space))
+    with torch.no_grad():
+        full = net(x)
+        with net.active(outer):
+            before = net(x)
+            with pytest.raises(RuntimeError, match="stop"), net.active(inner):
+                raise RuntimeError("stop")
+            assert torch.equal(net(x), before)
+        assert torch.equal(net(x), full)
+
+
+def test_removed_blocks_have_no_influence() -> None:
+    module = randomise(Zoo())
+    net = nest(module, torch.zeros(2, *IMAGE), ("channel", "neuron", "layer")).eval()
+    subnet, x = net.space.smallest(), torch.from_numpy(images())
+    with torch.no_grad(), net.active(subnet):
+        before = net(x)
+        module.hidden.weight[1:] = 7.0  # type: ignore[index,operator]
+        module.a[0].weight[1:] = -3.0  # type: ignore[index,operator]
+        assert torch.equal(net(x), before)
+
+
+def test_beta_scales_in_evaluation_only() -> None:
+    torch.manual_seed(0)
+    net = nest(MLP(3, (4,), hidden=(6,)), torch.zeros(2, 4), ("neuron",), beta=True)
+    x = torch.randn(5, 4)
+    hidden = F.relu(net.module.get_submodule("layers.1")(x))
+    beta = torch.tensor([(6 - m) / 6 for m in range(6)])
+    expected = net.module.get_submodule("classifier")(hidden * beta)
+    with net.eval().active(net.space.full()):
+        assert torch.allclose(net(x), expected, atol=1e-6)
+    assert torch.allclose(net(x), expected, atol=1e-6)
+    with net.train().active(net.space.full()):
+        assert torch.allclose(net(x), net.module.get_submodule("classifier")(hidden), atol=1e-6)
+
+
+def test_state_is_the_users_own() -> None:
+    module = Zoo()
+    net = nest(module, torch.zeros(2, *IMAGE), ("channel", "layer"))
+    assert net.state_dict().keys() == module.state_dict().keys()
+    with pytest.raises(InputError, match="do not fit"):
+        net.load_state_dict({"nothing": torch.zeros(1)})
+
+
+def test_keep_sets_the_smallest_subnet() -> None:
+    net = nest(Zoo(), torch.zeros(2, *IMAGE), ("channel", "layer"), keep={"channel": 0.3, "layer": 0.5})
+    assert {gate.name: gate.min_kept for gate in net.space if gate.level == "channel"}["a.0"] == 3
+    assert net.space["a..b"].min_kept == 1
+
+
+def test_wrong_levels_are_refused() -> None:
+    x = torch.zeros(2, *IMAGE)
+    with pytest.raises(UnknownName, match="did you mean 'channel'"):
+        nest(Zoo(), x, ("chanel",))
+    with pytest.raises(InputError, match="no blocks of level layer"):
+        nest(MLP(3, IMAGE), x, ("neuron", "layer"))
+    with pytest.raises(InputError, match="at least one"):
+        nest(Zoo(), x, ())
+    with pytest.raises(InputError, match="between 0 and 1"):
+        nest(Zoo(), x, ("channel",), keep={"channel": 1.5})
+
+
+class Branching(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.layer(x)
+        if x.sum() > 0:
+            return x
+        return -x
+
+
+def test_a_module_that_cannot_be_traced_names_the_line() -> None:
+    with pytest.raises(TraceError, match=r'test_nested\.py:\d+ \("if x\.sum\(\) > 0:"\)'):
+        nest(Branching(), torch.zeros(2, 4), ("neuron",))
+
+
+def test_an_example_that_does_not_run_is_refused() -> None:
+    with pytest.raises(TraceError, match="does not run on the example input"):
+        nest(Zoo(), torch.zeros(2, 3, 12, 12), ("channel",))
+
+
+class Shared(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.twice, self.end = nn.Linear(4, 6), nn.Linear(6, 6), nn.Linear(6, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.end(torch.relu(self.twice(torch.relu(self.twice(torch.relu(self.one(x)))))))
+
+
+def test_what_cannot_be_gated_is_reported_with_its_reason() -> None:
+    with pytest.raises(InputError, match="twice is used 2 times"):
+        nest(Shared(), torch.zeros(2, 4), ("neuron",))
+
+
+@pytest.mark.parametrize(
+    ("name", "levels"),
+    [
+        ("torchvision/mobilenet_v2", {"channel": 20, "layer": 5}),
+        ("torchvision/mobilenet_v3_small", {"channel": 22, "neuron": 1, "layer": 4}),
+        ("torchvision/resnet18", {"channel": 8, "layer": 4}),
+        ("torchvision/resnet50", {"channel": 33, "layer": 4}),
+        ("torchvision/vgg11_bn", {"channel": 8, "neuron": 2}),
+        ("torchvision/efficientnet_b0", {"channel": 35, "layer": 5}),
+    ],
+)
+def test_torchvision_networks_nest_unchanged(name: str, levels: dict[str, int]) -> None:
+    net = nest(build(name, n_classes=10, input_shape=(3, 64, 64)).eval(), torch.zeros(1, 3, 64, 64), tuple(levels))
+    assert {level: sum(g.level == level for g in net.space) for level in levels} == levels
