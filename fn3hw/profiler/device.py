@@ -17,6 +17,8 @@ from fn3hw.profiler.agent import Header
 from fn3hw.profiler.link import Link
 
 CHUNK_BYTES = 1 << 20
+STORED_BYTES = 512 << 20
+"""Models kept on the device at a time; its temporary folder may be memory. The oldest are sent again when needed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +124,7 @@ class Session:
         self._silence_s = silence_s
         self._work_s = work_s
         self._requests = 0
-        self._sent: set[str] = set()
+        self._sent: dict[str, int] = {}
         answer, _ = self._ask("hello", {}, silence_s=connect_s)
         self.device = Device(command=link.device, key=answer["device"], state=answer["state"])
 
@@ -141,19 +143,22 @@ class Session:
     def put(self, model: bytes) -> str:
         """Send an ONNX file in chunks; returns its SHA-256. A model that is there already is not sent again."""
         sha = hashlib.sha256(model).hexdigest()
-        for offset in range(0, len(model), CHUNK_BYTES) if sha not in self._sent else ():
+        if sha in self._sent:
+            self._sent[sha] = self._sent.pop(sha)  # now the most recently used
+            return sha
+        self._make_room(len(model))
+        for offset in range(0, max(1, len(model)), CHUNK_BYTES):
             chunk = model[offset : offset + CHUNK_BYTES]
-            answer, _ = self._ask("put", {"sha256": sha, "offset": offset, "size": len(model)}, chunk)
-            if answer["have"]:
-                break
-        self._sent.add(sha)
+            self._ask("put", {"sha256": sha, "offset": offset, "size": len(model)}, chunk)
+        self._sent[sha] = len(model)
         return sha
 
-    def drop(self, model: bytes) -> None:
-        """Remove a model from the device's storage."""
-        sha = hashlib.sha256(model).hexdigest()
-        self._ask("drop", {"sha256": sha})
-        self._sent.discard(sha)
+    def _make_room(self, size: int) -> None:
+        """Remove the models used longest ago; the last one, a reference perhaps, stays."""
+        while len(self._sent) > 1 and sum(self._sent.values()) + size > STORED_BYTES:
+            oldest = next(iter(self._sent))
+            self._ask("drop", {"sha256": oldest})
+            del self._sent[oldest]
 
     def measure(
         self, *, reference: bytes, candidate: bytes, plan: Mapping[str, Any], runtime: Runtime, seed: int = 0

@@ -11,8 +11,8 @@ from fn3hw.profiler import statistics
 from fn3hw.profiler.measuring import Round
 from fn3hw.profiler.record import Measurement, Noise
 
-WIDE_INTERVAL = 0.02
-"""A median width of the 90% intervals above this is noisy: it is more than a cost model's error."""
+WIDE_INTERVAL = 0.04
+"""A median width of the 90% intervals above this is noisy: it would hide differences that a cost model should see."""
 
 WIDEST_INTERVAL = 0.10
 """No more than a tenth of the subnets may have an interval wider than this."""

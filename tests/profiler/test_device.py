@@ -229,3 +229,15 @@ def test_a_command_that_cannot_be_read_is_bad_input(command: str) -> None:
 
 def test_all_device_errors_are_ours() -> None:
     assert issubclass(DeviceRefusal, Fn3hwError)
+
+
+def test_the_device_keeps_only_so_much_and_is_sent_the_rest_again(
+    local: Session, network: FakeSupernet, quick: Effort, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = [FakeSupernet(hidden=h).model() for h in (3, 4, 5)]
+    with connect() as session:
+        monkeypatch.setattr("fn3hw.profiler.device.STORED_BYTES", len(models[0]) + len(models[1]) + 10)
+        for model in [*models, models[0]]:
+            session.put(model)
+        raw = session.measure(reference=models[1], candidate=models[2], plan=quick.to_json(), runtime=DEFAULT_RUNTIME)
+        assert len(raw["reference_ns"]) == 12

@@ -1,0 +1,116 @@
+"""Measuring one more file in the milliseconds of a profile, such as an exported one against its budget."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import TracebackType
+
+from fn3hw.errors import NoisyMeasurement, ProfileError
+from fn3hw.profiler import statistics
+from fn3hw.profiler.device import Runtime, Session, connect
+from fn3hw.profiler.measuring import Candidate, Effort, measure_rounds
+from fn3hw.profiler.profiling import Sliceable
+from fn3hw.profiler.record import Profile
+
+TOO_WIDE = 0.15
+"""A 90% interval wider than this, relative to the ratio, is no answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """How long a file takes.
+
+    Args:
+        ratio: relative to the profile's reference subnet.
+        latency_ms: that times the reference's own time in the profile, so that it compares with predictions.
+        latency_low_ms: lower end of the 90% interval.
+        latency_high_ms: upper end of the 90% interval.
+    """
+
+    ratio: float
+    latency_ms: float
+    latency_low_ms: float
+    latency_high_ms: float
+
+
+class Meter:
+    """Times files on the device of a profile, in alternation with the profile's reference subnet.
+
+    The ratio is what repeats from one day to the next; times of themselves do not. Use it as a context manager.
+
+    Args:
+        network: the profile's network, for the reference subnet.
+        profile: whose milliseconds are meant.
+        device: how to reach the profile's device: a command or a session.
+        effort: how much measuring is enough; the profile's where it is left out.
+
+    Raises:
+        ProfileError: the profile is of another network, or the device is not the profile's.
+        DeviceError: the device cannot be reached or used.
+    """
+
+    def __init__(
+        self, network: Sliceable, profile: Profile, device: str | Session = "local", *, effort: Effort | None = None
+    ) -> None:
+        profile.check_network(network.digest)
+        settings = profile.settings
+        self._profile = profile
+        self._effort = effort or Effort(**settings["effort"])
+        self._runtime = Runtime(**{**settings["runtime"], "providers": tuple(settings["runtime"]["providers"])})
+        full = network.slice(network.space.parse(profile.reference.subnet))
+        self._reference: bytes = full.SerializeToString(deterministic=True)
+        self._owned = not isinstance(device, Session)
+        self._session = device if isinstance(device, Session) else connect(device)
+        if self._session.device.id != profile.device_id:
+            self.close()
+            here, there = self._session.device.key, profile.device
+            odd = sorted(key for key in here.keys() | there.keys() if here.get(key) != there.get(key))
+            raise ProfileError(
+                f"The profile was measured on another device: {', '.join(odd)} differ.",
+                hint="Reach the profile's device with --device, or measure this one: fn3hw profile RUN --output FILE",
+            )
+
+    def __enter__(self) -> Meter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the session that was opened here."""
+        if self._owned:
+            self._session.close()
+
+    def time(self, model: bytes) -> Timing:
+        """Time an ONNX file.
+
+        Raises:
+            DeviceError: the device is lost, or refuses the model.
+        """
+        candidate = Candidate(subnet="", model=lambda: model)
+        rounds = measure_rounds(
+            self._session, self._reference, [candidate], effort=self._effort, runtime=self._runtime, seed=0
+        )
+        samples = [one.samples for one in rounds]
+        ratio, unit = statistics.ratio(samples), self._profile.reference.latency_ms
+        low, high = statistics.interval(samples)
+        return Timing(ratio=ratio, latency_ms=ratio * unit, latency_low_ms=low * unit, latency_high_ms=high * unit)
+
+    def latency_ms(self, model: bytes) -> float:
+        """Latency of an ONNX file.
+
+        Raises:
+            DeviceError: the device is lost, or refuses the model.
+            NoisyMeasurement: the interval is too wide to be an answer.
+        """
+        timing = self.time(model)
+        width = (timing.latency_high_ms - timing.latency_low_ms) / timing.latency_ms
+        if width > TOO_WIDE:
+            raise NoisyMeasurement(
+                f"The latency lies between {timing.latency_low_ms:.3g} and {timing.latency_high_ms:.3g} ms: "
+                f"an interval {100 * width:.0f}% wide.",
+                hint="Close other programs on the device and measure again.",
+            )
+        return timing.latency_ms
