@@ -22,6 +22,7 @@ from fn3hw.searcher.export import Exported, Exporter, Meter
 from fn3hw.searcher.heuristic import Heuristic
 from fn3hw.searcher.plot import plot_front
 from fn3hw.searcher.ports import AccuracyEvaluator, CostPredictor, Executor, SearchData
+from fn3hw.searcher.searching import exporter_of, provenance_of, search
 
 __all__ = [
     "AccuracyEvaluator",
@@ -42,6 +43,9 @@ __all__ = [
     "Progress",
     "Provenance",
     "SearchData",
+    "exporter_of",
     "plot_front",
+    "provenance_of",
     "run_search",
+    "search",
 ]

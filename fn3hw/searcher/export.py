@@ -25,6 +25,10 @@ _MIB = 2.0**20
 class Meter(Protocol):
     """Measures latency on one device, in the milliseconds of the profile that the predictions come from."""
 
+    def close(self) -> None:
+        """Give the device back."""
+        ...
+
     def latency_ms(self, model: bytes) -> float:
         """Median latency of an ONNX file.
 
@@ -90,6 +94,10 @@ class Exported:
         }
 
 
+_Done = tuple[Point, bytes, float, float | None]
+"""A point, its file, the file's difference to the masked network, and its measured latency."""
+
+
 class Exporter:
     """Writes and measures files.
 
@@ -126,18 +134,12 @@ class Exporter:
         if target.is_dir():
             raise InputError(f"{target} is a folder.", hint="Give the name of a file, such as model.onnx.")
         meter = self._meter(verify_on) if verify_on is not None else None
-        budget, done, current = point.budget, list[tuple[Point, bytes, float, float | None]](), point
-        while True:
-            model, difference = self._maker.make(current.subnet)
-            measured = meter.latency_ms(model) if meter is not None else None
-            done.append((current, model, difference, measured))
-            if measured is None or _meets(current, model, measured, budget) or len(done) == self._max_tries:
-                break
-            tries = [Try(p.subnet, p.latency_ms, m) for p, _, _, m in done if m is not None]
-            following = next_best(atlas.points, budget, tries)
-            if following is None:
-                break
-            current = following
+        try:
+            done = self._tried(atlas, point, meter)
+        finally:
+            if meter is not None:
+                meter.close()
+        budget = point.budget
         chosen = done[-1]
         if chosen[3] is not None and not _meets(chosen[0], chosen[1], chosen[3], budget):
             chosen = min(done, key=lambda one: one[3] if one[3] is not None else np.inf)
@@ -153,6 +155,22 @@ class Exporter:
             max_abs_diff=difference,
             tries=tuple(Try(p.subnet, p.latency_ms, m) for p, _, _, m in done if m is not None),
         )
+
+    def _tried(self, atlas: Atlas, point: Point, meter: Meter | None) -> list[_Done]:
+        """Files of points, best first, until one meets the budget or nothing is left to try."""
+        budget, done, current = point.budget, list[_Done](), point
+        while True:
+            model, difference = self._maker.make(current.subnet)
+            measured = meter.latency_ms(model) if meter is not None else None
+            done.append((current, model, difference, measured))
+            if measured is None or _meets(current, model, measured, budget) or len(done) == self._max_tries:
+                break
+            tries = [Try(p.subnet, p.latency_ms, m) for p, _, _, m in done if m is not None]
+            following = next_best(atlas.points, budget, tries)
+            if following is None:
+                break
+            current = following
+        return done
 
 
 def next_best(points: Sequence[Point], budget: Budget, tries: Sequence[Try]) -> Point | None:

@@ -34,7 +34,7 @@ def loss_of(accuracy: FloatArray) -> FloatArray:
 
 
 def expected_accuracy(removed: FloatArray, accuracy: FloatArray, cost: FloatArray) -> FloatArray:
-    """What the accuracies of evaluated subnets are once the chance of having been chosen for a lucky value is taken out.
+    """Accuracies of evaluated subnets once the chance of having been chosen for a lucky value is taken out.
 
     Args:
         removed: removed fraction per gate, shape (n, G).

@@ -30,6 +30,10 @@ class Slow:
         self.predicted = {p.subnet.id.encode(): p.latency_ms for p in points}
         self.factor = factor
         self.asked: list[bytes] = []
+        self.closed = 0
+
+    def close(self) -> None:
+        self.closed += 1
 
     def latency_ms(self, model: bytes) -> float:
         self.asked.append(model)
@@ -46,7 +50,7 @@ def test_an_accurate_prediction_is_exported_at_once(tmp_path: Path) -> None:
     atlas, device = atlas_on(1.0)
     asked = atlas.lookup(latency_ms=3.0)
     exported = asked.export(tmp_path / "model.onnx")
-    assert exported.point == asked and exported.budget_met and len(device.asked) == 1
+    assert exported.point == asked and exported.budget_met and len(device.asked) == device.closed == 1
     assert exported.sha256 == sha256((tmp_path / "model.onnx").read_bytes())
     assert exported.measured_latency_ms == asked.latency_ms
     assert {"subnet", "counts", "path", "sha256", "measured_latency_ms", "budget_met", "max_abs_diff"} <= set(
@@ -91,6 +95,9 @@ def test_a_size_budget_is_checked_on_the_file(tmp_path: Path) -> None:
 
 def test_a_device_that_fails_leaves_no_file(tmp_path: Path) -> None:
     class Gone:
+        def close(self) -> None:
+            pass
+
         def latency_ms(self, model: bytes) -> float:
             raise DeviceError("The device is gone.")
 

@@ -10,6 +10,7 @@ import pytest
 from fn3hw.errors import InputError
 from fn3hw.searcher import Archive, Charge, Heuristic, LocalExecutor
 from fn3hw.searcher.ledger import Ledger
+
 from .synthetic import SyntheticAccuracy, SyntheticCost, make_space
 
 SPACE = make_space()

@@ -1,0 +1,141 @@
+"""`search`: a trained network, a cost model and data in; the atlas of a run folder out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fn3hw.deploy import Moments, Statistics, Supernet, as_supernet, recalibrate
+from fn3hw.errors import InputError
+from fn3hw.profiler import Profile
+from fn3hw.searcher.api import CostBy, OnProgress, run_search
+from fn3hw.searcher.atlas import Atlas, Provenance
+from fn3hw.searcher.evaluator import Evaluator
+from fn3hw.searcher.export import Exporter, RecalibratedFile
+from fn3hw.searcher.heuristic import Heuristic
+from fn3hw.searcher.ports import CostPredictor, Executor, SearchData
+from fn3hw.searcher.verify import ProfiledMeter, masked_difference
+from fn3hw.space.files import sha256
+from fn3hw.space.subnet import Subnet
+
+_MOMENT_IMAGES = 512
+_RECALIBRATION_IMAGES = 2048
+_PARITY_IMAGES = 64
+
+
+def search(
+    net: Any,
+    cost: CostPredictor,
+    data: SearchData,
+    *,
+    folder: Path | str,
+    evaluations: int = 300,
+    seed: int = 0,
+    cost_by: CostBy = "latency",
+    images: int = 1000,
+    final_images: int | None = None,
+    profile: Profile | None = None,
+    device: str | None = None,
+    moments: Moments | None = None,
+    settings: Heuristic | None = None,
+    executor: Executor | None = None,
+    threads: int = 2,
+    progress: OnProgress | None = None,
+) -> Atlas:
+    """Find the most accurate subnets for every cost; one search answers all budgets.
+
+    An interrupted search, called again with the same arguments, goes on where it stopped.
+
+    Args:
+        net: a supernet (`fn3hw.deploy.Supernet`) or a nested network, which is exported first.
+        cost: what subnets cost (`fn3hw.fit_cost`).
+        data: its split ``"search"`` chooses the subnets, images of ``"train"`` set batch norm.
+        folder: the run; ``archive.jsonl`` and ``atlas-<device>.json`` are there.
+        evaluations: the most subnets whose accuracy is evaluated.
+        seed: equal seeds, equal searches.
+        cost_by: what a rung lowers: predicted ``"latency"``, ``"peak"`` memory, file ``"size"``, or ``"blocks"``, the
+            paper's plain form.
+        images: of the search split, per evaluation.
+        final_images: evaluate the front once more on so many images, where the split has more than ``images``.
+        profile: what the cost model was fitted on; by default ``cost.profile``. Exports are measured against it.
+        device: label of the device; by default taken from the profile.
+        moments: of the network; by default collected from the training data.
+        settings: instead of ``evaluations`` and ``seed``.
+        executor: runs the evaluations; by default in this process.
+        threads: threads of ONNX Runtime per evaluation.
+        progress: called after each evaluation.
+
+    Raises:
+        ProfileError: the profile was measured with another network.
+        RunError: the archive belongs to another network, or another program writes to it.
+        InputError: the data do not fit the network, or an accuracy or cost is not a number.
+    """
+    if images < 1 or (final_images is not None and final_images < 1):
+        raise InputError(f"A search needs at least one image, not {min(images, final_images or images)}.")
+    supernet = as_supernet(net)
+    profile = profile if profile is not None else getattr(cost, "profile", None)
+    if profile is not None:
+        profile.check_network(supernet.digest)
+    if moments is None:
+        moments = Moments.collect(supernet, data.arrays("train", _MOMENT_IMAGES)[0], threads=threads)
+    evaluator = Evaluator(supernet, moments, *data.arrays("search", images), threads=threads)
+    final = None
+    if final_images is not None and final_images > images:
+        final = Evaluator(supernet, moments, *data.arrays("search", final_images), threads=threads)
+    if settings is None:
+        make = Heuristic.plain if cost_by == "blocks" else Heuristic
+        settings = make(evaluations=evaluations, seed=seed)
+    return run_search(
+        supernet.space,
+        cost,
+        evaluator,
+        provenance_of(supernet, cost, profile, (final or evaluator).key, device=device),
+        folder=folder,
+        settings=settings,
+        cost_by=cost_by,
+        executor=executor,
+        final=final,
+        exporter=exporter_of(supernet, data, profile),
+        progress=progress,
+    )
+
+
+def provenance_of(
+    supernet: Supernet, cost: CostPredictor, profile: Profile | None, evaluator: str, *, device: str | None = None
+) -> Provenance:
+    """What an atlas of these is made from. Without a profile, the cost model is known by what it predicts."""
+    if profile is not None:
+        checksum = sha256(profile.to_text().encode())
+        label = device or device_label(profile)
+    else:
+        ends = cost.predict([supernet.space.full(), supernet.space.smallest()]).to_numpy(dtype=np.float64)
+        checksum, label = sha256(json.dumps(np.nan_to_num(ends).tolist()).encode()), device or "device"
+    return Provenance(device=label, network=supernet.digest, profile=checksum, evaluator=evaluator)
+
+
+def device_label(profile: Profile) -> str:
+    """Short label of a profile's device: the processor's name, where it is known, and the id of the device key."""
+    name = next((str(profile.device[k]) for k in ("cpu_model", "cpu", "name") if profile.device.get(k)), "device")
+    return f"{name[:40].strip()} {profile.device_id[:8]}"
+
+
+def exporter_of(supernet: Supernet, data: SearchData, profile: Profile | None) -> Exporter:
+    """Writes files with batch norm recalibrated on training images, and measures them against the profile."""
+    images = data.arrays("train", _RECALIBRATION_IMAGES)[0]
+
+    def parity(network: Supernet, subnet: Subnet, statistics: Statistics, model: Any) -> float:
+        return masked_difference(network, subnet, statistics, model, images[:_PARITY_IMAGES])
+
+    def exact(network: Supernet, subnet: Subnet, some: NDArray[np.float32]) -> Statistics:
+        return recalibrate(network, subnet, some)
+
+    def meter(device: str) -> ProfiledMeter:
+        if profile is None:
+            raise InputError("A file can be measured against a profile only.", hint="Pass profile= to search.")
+        return ProfiledMeter(supernet, profile, device)
+
+    return Exporter(RecalibratedFile(supernet, images, recalibrate=exact, parity=parity), meter)
