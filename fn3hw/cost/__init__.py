@@ -1,0 +1,21 @@
+"""Counts to cost: what any subnet costs on a device, from a few that were measured there.
+
+Three ideas. *Latency is a sum over units*, the nodes whose shapes the same gates decide, and one measured subnet gives
+the time of every unit at once, by the runtime's own profile (`units`). *Devices have rules*: time is a staircase in each
+count, with a penalty off the alignment of the fast path; which stairs and which alignment is found from the data, once
+for all units, and apart from that only where a unit's own data insist (`basis`, `parts`). *Time is physical*: it is
+positive and grows with the work, so coefficients are not negative, and errors are relative (`solve`).
+
+A profile is read into arrays (`evidence`), its units are fitted and their sum is calibrated to end-to-end latency
+(`latency`; `endtoend` where there are no kernel times), each subnet is left out in turn to learn how far off
+predictions are (`intervals`), and `model` puts file size and peak memory (`memory`) beside it. `CountRegressor` is the
+same idea as a scikit-learn estimator for any table of counts. `validation` has the simple models to beat.
+"""
+
+from fn3hw.cost.basis import Rule
+from fn3hw.cost.intervals import Interval
+from fn3hw.cost.metrics import Metrics, score
+from fn3hw.cost.model import CostModel, Rules, fit_cost
+from fn3hw.cost.regressor import CountRegressor
+
+__all__ = ["CostModel", "CountRegressor", "Interval", "Metrics", "Rule", "Rules", "fit_cost", "score"]

@@ -1,0 +1,84 @@
+"""The shape of a device's cost in one count: a staircase, and a penalty off its alignment.
+
+Kernels work on blocks of channels: time is flat up to the next multiple of ``step``. A width that is no multiple of
+``align`` leaves the fast path: it pays once, and again for its width. Every term grows with the count, so a combination
+with non-negative coefficients can fall only where a count becomes unaligned or the other way round, as on real devices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+
+TERMS = ("steps", "off", "off*count")
+"""Names of the columns of `Rule.terms`."""
+
+PRODUCTS = ("steps({a})*steps({b})", "off({a})*{b}", "off({b})*{a}", "off({a})*{a}*{b}", "off({b})*{a}*{b}")
+"""What two widths of one operation cost together."""
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Rule:
+    """How time follows one count.
+
+    Args:
+        step: time is flat within ``step`` counts; 1 means that every count matters.
+        align: counts that are no multiple of it leave the fast path; 1 means that there is no such penalty.
+    """
+
+    step: int = 1
+    align: int = 1
+
+    def terms(self, counts: FloatArray) -> FloatArray:
+        """Terms of shape (n, 3) of counts of shape (n,); all are 0 at count 0, where nothing is left to compute."""
+        counts = np.asarray(counts, dtype=np.float64)
+        off = (np.mod(counts, self.align) != 0).astype(np.float64)
+        return np.stack([np.ceil(counts / self.step), off, off * counts], axis=1)
+
+    def __str__(self) -> str:
+        step = f"steps of {self.step}" if self.step > 1 else "every count matters"
+        return f"{step}, aligned to {self.align}" if self.align > 1 else f"{step}, no alignment"
+
+
+def candidates(counts: FloatArray) -> list[Rule]:
+    """Rules worth trying for counts of shape (n,) or (n, k), the simplest first: powers of two within the data's range."""
+    counts = np.asarray(counts, dtype=np.float64)
+    span = float(np.max(np.ptp(counts, axis=0))) if counts.size else 0.0
+    powers = [1 << e for e in range(16) if 1 << e <= max(span, 1.0)]
+    integral = bool(np.all(counts == np.round(counts)))
+    return sorted((Rule(step, align) for step, align in product(powers, powers) if integral or align == 1),
+                  key=lambda rule: (rule.align > 1, -rule.step, -rule.align))  # fmt: skip
+
+
+def design(counts: FloatArray, rules: Sequence[Rule], pairs: Sequence[tuple[int, int]] = ()) -> FloatArray:
+    """Design matrix of counts (n, k): 1, the terms of each column, and the `PRODUCTS` of each pair of columns."""
+    counts = np.asarray(counts, dtype=np.float64)
+    terms = [rule.terms(counts[:, j]) for j, rule in enumerate(rules)]
+    products = [_products(counts[:, a], terms[a], counts[:, b], terms[b]) for a, b in pairs]
+    return np.concatenate([np.ones((len(counts), 1)), *terms, *products], axis=1)
+
+
+def _products(a: FloatArray, terms_a: FloatArray, b: FloatArray, terms_b: FloatArray) -> FloatArray:
+    """On the fast path both widths come in steps; off it every count of both matters, whichever is unaligned."""
+    off_a, off_b = terms_a[:, 1], terms_b[:, 1]
+    return np.stack([terms_a[:, 0] * terms_b[:, 0], off_a * b, off_b * a, off_a * a * b, off_b * a * b], axis=1)
+
+
+def names(columns: Sequence[str], pairs: Sequence[tuple[int, int]] = ()) -> Iterator[str]:
+    """Names of the columns of `design`."""
+    yield "1"
+    for column in columns:
+        yield from (f"{term}({column})" for term in TERMS)
+    for i, j in pairs:
+        yield from (product.format(a=columns[i], b=columns[j]) for product in PRODUCTS)
+
+
+def all_pairs(n_columns: int) -> tuple[tuple[int, int], ...]:
+    """Every pair of columns."""
+    return tuple((a, b) for a in range(n_columns) for b in range(a + 1, n_columns))

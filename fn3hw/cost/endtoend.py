@@ -1,0 +1,70 @@
+"""Latency from end-to-end times alone, for profiles without kernel times: all parts are fitted together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from fn3hw.cost.basis import FloatArray, Rule, candidates
+from fn3hw.cost.latency import Latency
+from fn3hw.cost.parts import Part
+from fn3hw.cost.solve import fit_relative, huber_weights
+from fn3hw.cost.state import States
+from fn3hw.cost.units import Unit, UnitTable
+
+_ALPHA = 1e-3
+_ALIGNMENT_PAYS = 0.02
+_OUTLIER = 0.02
+
+
+def gate_parts(table: UnitTable) -> list[Part]:
+    """A part per gate, in the branches that hold all its units, and one per branch."""
+    encoder = table.encoder
+    parts = []
+    for name in encoder.names:
+        holding = [set(unit.branches) for unit in table.units if name in unit.widths]
+        if holding:
+            branches = tuple(sorted(set.intersection(*holding)))
+            columns = tuple(encoder.branch_column[b] for b in branches)
+            parts.append(Part(Unit((name,), branches), (encoder.column[name],), columns, (Rule(),), np.zeros(4)))
+    for j, branch in enumerate(encoder.branches):
+        parts.append(Part(Unit((), (branch,)), (), (j,), (), np.zeros(1)))
+    return parts
+
+
+def find_rule(parts: Sequence[Part], states: States, latency_ms: FloatArray) -> tuple[Rule, list[Part]]:
+    """The rule with the smallest leave-one-out error for all gates together, and the parts with it."""
+    widths = sorted({column for part in parts for column in part.columns})
+    options = candidates(states.counts[:, widths]) if widths else [Rule()]
+    errors = [fit_relative(_matrix(_with(parts, rule), states), latency_ms, alpha=_ALPHA).error for rule in options]
+    pays = np.array([1 + _ALIGNMENT_PAYS * (rule.align > 1) for rule in options])
+    shared = options[int(np.argmin((np.array(errors) + 1e-12) * pays))]
+    return shared, _with(parts, shared)
+
+
+def fit_end_to_end(parts: Sequence[Part], states: States, latency_ms: FloatArray) -> Latency:
+    """Fit the coefficients of all parts on latency."""
+    matrix = _matrix(parts, states)
+    fit = fit_relative(matrix, latency_ms, alpha=_ALPHA)
+    for _ in range(2):
+        fit = fit_relative(matrix, latency_ms, alpha=_ALPHA, weights=huber_weights(fit.loo, floor=_OUTLIER))
+    fitted, at = [], 1
+    for part in parts:
+        skip = len(part.columns) > 0
+        width = 4 - 1 if skip else 1
+        coef = fit.coef[at : at + width]
+        fitted.append(replace(part, coef=np.append(0.0, coef) if skip else coef))
+        at += width
+    return Latency(tuple(fitted), float(fit.coef[0]))
+
+
+def _with(parts: Sequence[Part], rule: Rule) -> list[Part]:
+    return [replace(part, rules=(rule,) * len(part.columns)) for part in parts]
+
+
+def _matrix(parts: Sequence[Part], states: States) -> FloatArray:
+    """The constant, once, and all other terms of the parts."""
+    blocks = [part.matrix(states)[:, 1 if part.columns else 0 :] for part in parts]
+    return np.concatenate([np.ones((len(states), 1)), *blocks], axis=1)

@@ -1,0 +1,58 @@
+"""From a profile to arrays, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from fn3hw.cost.latency import Evidence
+from fn3hw.cost.ports import Measured, MeasuredProfile
+from fn3hw.cost.state import Encoder
+from fn3hw.cost.units import UnitTable
+from fn3hw.errors import InputError, ProfileError
+
+MIN_SUBNETS = 4
+_MORE = "Measure more subnets: fn3hw profile RUN --output FILE"
+_AGAIN = "Measure it again: fn3hw profile RUN --output FILE"
+
+
+def read_evidence(profile: MeasuredProfile, measurements: Sequence[Measured], table: UnitTable) -> Evidence:
+    """Measurements as arrays; kernel times have shape (n, 0) where any measurement lacks them.
+
+    Raises:
+        ProfileError: a subnet is not of the profile's space, or a value is no positive number.
+    """
+    try:
+        states = table.encoder.parse([m.subnet for m in measurements])
+    except InputError as error:
+        raise ProfileError(f"The profile's measurements are of another network: {error.message}", hint=_AGAIN) from error
+    latency_ms = np.array([m.ratio for m in measurements], dtype=np.float64) * profile.reference.latency_ms
+    if not (np.isfinite(latency_ms).all() and (latency_ms > 0).all()):
+        raise ProfileError("The profile has a latency that is no positive number.", hint=_AGAIN)
+    has_kernels = bool(measurements) and all(m.kernels for m in measurements)
+    times = table.times(measurements) if has_kernels else np.empty((len(measurements), 0))
+    if not (np.isfinite(times).all() and (times >= 0).all()):
+        raise ProfileError("The profile has a kernel time that is no number of microseconds.", hint=_AGAIN)
+    return Evidence(states, times, latency_ms)
+
+
+def unit_table(profile: MeasuredProfile) -> UnitTable:
+    """The units of the profile's network.
+
+    Raises:
+        ProfileError: a unit names a gate that the space does not have.
+    """
+    try:
+        return UnitTable(profile.network.units, Encoder(profile.space))
+    except InputError as error:
+        raise ProfileError(error.message, hint=_AGAIN) from error
+
+
+def require_enough(measurements: Sequence[Measured]) -> None:
+    """Raise `ProfileError` where there is too little to fit on."""
+    if len(measurements) < MIN_SUBNETS:
+        raise ProfileError(
+            f"The profile has {len(measurements)} measured subnets to fit on; a cost model needs at least {MIN_SUBNETS}.",
+            hint=_MORE,
+        )

@@ -1,0 +1,99 @@
+"""Latency of a subnet: the sum of its parts, calibrated to what was measured end to end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fn3hw.cost.basis import FloatArray
+from fn3hw.cost.parts import Part, fit_part
+from fn3hw.cost.solve import fit_relative, huber_weights
+from fn3hw.cost.state import States
+
+_DRIFT_ROUNDS = 3
+_OUTLIER = 0.005
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What latency is fitted on.
+
+    Args:
+        states: n measured subnets.
+        times: kernel time of each part, shape (n, U), in µs.
+        latency_ms: end to end, shape (n,).
+    """
+
+    states: States
+    times: FloatArray
+    latency_ms: FloatArray
+
+    def take(self, rows: NDArray[np.intp]) -> Evidence:
+        """Some of the subnets."""
+        return Evidence(self.states.take(rows), self.times[rows], self.latency_ms[rows])
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Time of a subnet: an offset and the sum of its parts.
+
+    Args:
+        parts: each predicts ms.
+        offset_ms: what no part explains.
+    """
+
+    parts: tuple[Part, ...]
+    offset_ms: float
+
+    def part_ms(self, states: States) -> FloatArray:
+        """Time of each part in ms, shape (n, U)."""
+        return np.stack([part.predict(states) for part in self.parts], axis=1)
+
+    def predict(self, states: States) -> FloatArray:
+        """Latency in ms, shape (n,)."""
+        total = np.full(len(states), self.offset_ms)
+        for part in self.parts:
+            total += part.predict(states)
+        return total
+
+
+def fit_latency(parts: Sequence[Part], evidence: Evidence) -> Latency:
+    """Fit parts whose rules are known on kernel times, and their sum on latency.
+
+    A device drifts between one subnet's kernel profile and the next. What is common to all kernels of one subnet is
+    taken out, so that only the proportions of its kernels count.
+    """
+    states, times = evidence.states, evidence.times
+    drift = np.ones(len(times))
+    present = np.stack([part.present(states) for part in parts], axis=1)
+    fitted = list(parts)
+    predicted = times
+    for _ in range(_DRIFT_ROUNDS):
+        fitted = [fit_part(part, states, times[:, k] / drift) for k, part in enumerate(parts)]
+        predicted = np.stack([part.predict(states) for part in fitted], axis=1)
+        drift = _drift(times, predicted, present)
+    offset_ms, ms_per_us = _calibrate(predicted.sum(axis=1), evidence.latency_ms)
+    return Latency(tuple(replace(part, coef=part.coef * ms_per_us) for part in fitted), offset_ms)
+
+
+def _drift(times: FloatArray, predicted: FloatArray, present: NDArray[np.bool_]) -> FloatArray:
+    """Factor common to the kernels of each row: the median of measured over predicted time, weighted by time."""
+    factors = np.ones(len(times))
+    for i in range(len(times)):
+        known = present[i] & (predicted[i] > 0) & (times[i] > 0)
+        if known.any():
+            ratio, weight = times[i, known] / predicted[i, known], predicted[i, known]
+            order = np.argsort(ratio)
+            factors[i] = ratio[order[np.searchsorted(np.cumsum(weight[order]), weight.sum() / 2)]]
+    return factors / float(np.exp(np.mean(np.log(factors))))
+
+
+def _calibrate(predicted: FloatArray, latency_ms: FloatArray) -> tuple[float, float]:
+    matrix = np.stack([np.ones_like(predicted), predicted], axis=1)
+    fit = fit_relative(matrix, latency_ms, alpha=1e-6)
+    for _ in range(3):
+        fit = fit_relative(matrix, latency_ms, alpha=1e-6, weights=huber_weights(fit.loo, floor=_OUTLIER))
+    return float(fit.coef[0]), float(fit.coef[1])

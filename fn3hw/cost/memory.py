@@ -1,0 +1,118 @@
+"""File size, which follows from the counts, and peak memory, which is fitted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from fn3hw.cost.basis import FloatArray
+from fn3hw.cost.solve import fit_relative
+from fn3hw.cost.state import Encoder, States
+from fn3hw.errors import ProfileError
+
+MIB: Final = 1 << 20
+
+_ALPHA = 1e-4
+_BETTER = 0.95
+"""Memory of activations is charged where it lowers the leave-one-out error to this share."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """Bytes of one or more initializers of equal dependence: ``bytes * product of counts``, where all branches are there."""
+
+    bytes: float
+    columns: tuple[int, ...]
+    branch_columns: tuple[int, ...]
+
+
+class Size:
+    """Bytes of a subnet's file: its parameters, exact, and the graph around them, fitted.
+
+    Args:
+        parameters: as a profile lists them.
+        encoder: of the search space.
+
+    Raises:
+        ProfileError: the parameters are not those of the space.
+    """
+
+    def __init__(self, parameters: Sequence[Mapping[str, Any]], encoder: Encoder) -> None:
+        total: dict[tuple[tuple[int, ...], tuple[int, ...]], float] = {}
+        try:
+            for one in parameters:
+                columns = tuple(sorted(encoder.column[name] for name in one["gates"]))
+                branches = tuple(sorted(encoder.branch_column[gate, int(block)] for gate, block in one["branches"]))
+                total[columns, branches] = total.get((columns, branches), 0.0) + float(one["fixed_bytes"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ProfileError(f"The profile's parameters do not fit its search space: {error!r}.") from error
+        self.tensors = tuple(Tensor(size, *key) for key, size in total.items())
+        self._graph = np.zeros(1 + len(encoder.branches))
+
+    def parameter_bytes(self, states: States) -> FloatArray:
+        """Bytes of all parameters, shape (n,)."""
+        total = np.zeros(len(states))
+        for tensor in self.tensors:
+            there = states.branches[:, list(tensor.branch_columns)].all(axis=1)
+            total += tensor.bytes * states.counts[:, list(tensor.columns)].prod(axis=1) * there
+        return total
+
+    def fit(self, states: States, size_bytes: FloatArray) -> Size:
+        """Fit the bytes of the graph: a constant and some per branch; returns itself."""
+        graph = size_bytes - self.parameter_bytes(states)
+        matrix = self._matrix(states)
+        # As few branches as subnets may leave it open which branch takes what: a little ridge shares it out.
+        ridge = 1e-6 * len(matrix) * np.eye(matrix.shape[1])
+        ridge[0, 0] = 0.0
+        self._graph = np.linalg.lstsq(np.concatenate([matrix, ridge]), np.append(graph, np.zeros(len(ridge))))[0]
+        return self
+
+    def predict(self, states: States) -> FloatArray:
+        """MiB of the file, shape (n,)."""
+        size: FloatArray = (self.parameter_bytes(states) + self._matrix(states) @ self._graph) / MIB
+        return size
+
+    @staticmethod
+    def _matrix(states: States) -> FloatArray:
+        return np.concatenate([np.ones((len(states), 1)), states.branches.astype(np.float64)], axis=1)
+
+
+class PeakMemory:
+    """Peak resident memory: the runtime, a multiple of the parameters, and activations in proportion to widths.
+
+    Args:
+        size: knows the bytes of parameters.
+        largest: count of each gate in the full network, shape (G,).
+    """
+
+    def __init__(self, size: Size, largest: FloatArray) -> None:
+        self._size = size
+        self._largest = largest
+        self._coef: FloatArray | None = None
+        self.loo_error = float("nan")
+
+    def fit(self, states: States, peak_mib: FloatArray) -> PeakMemory:
+        """Non-negative least squares; without measured memory nothing is fitted. Returns itself."""
+        if not (np.isfinite(peak_mib).all() and (peak_mib > 0).all()):
+            return self
+        matrix = self._matrix(states)
+        few, all_terms = fit_relative(matrix[:, :2], peak_mib, alpha=_ALPHA), fit_relative(matrix, peak_mib, alpha=_ALPHA)
+        best = all_terms if all_terms.error < _BETTER * few.error else few
+        self._coef = np.append(best.coef, np.zeros(matrix.shape[1] - len(best.coef)))
+        self.loo_error = best.error
+        return self
+
+    def predict(self, states: States) -> FloatArray:
+        """MiB, shape (n,); NaN where no memory was measured."""
+        if self._coef is None:
+            return np.full(len(states), np.nan)
+        result: FloatArray = self._matrix(states) @ self._coef
+        return result
+
+    def _matrix(self, states: States) -> FloatArray:
+        parameters = self._size.parameter_bytes(states)[:, None] / MIB
+        widths = states.counts / self._largest
+        return np.concatenate([np.ones((len(states), 1)), parameters, widths], axis=1)

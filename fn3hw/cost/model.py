@@ -1,0 +1,217 @@
+"""`fit_cost`: from a profile to a cost model that answers for any subnet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from fn3hw.cost.basis import FloatArray, Rule
+from fn3hw.cost.endtoend import find_rule, fit_end_to_end, gate_parts
+from fn3hw.cost.evidence import read_evidence, require_enough, unit_table
+from fn3hw.cost.intervals import Interval, conformal
+from fn3hw.cost.latency import Evidence, Latency, fit_latency
+from fn3hw.cost.memory import PeakMemory, Size
+from fn3hw.cost.metrics import Metrics, score
+from fn3hw.cost.parts import Part, blank_part, choose_rules
+from fn3hw.cost.ports import MeasuredProfile
+from fn3hw.cost.state import Encoder
+from fn3hw.cost.units import UnitTable
+from fn3hw.errors import UnknownName
+from fn3hw.space.gate import Gate
+from fn3hw.space.subnet import SearchSpace, Subnet
+
+COLUMNS = ("latency_ms", "latency_ms_low", "latency_ms_high", "peak_mib", "size_mib")
+
+_DROP = 1e-9
+_Fitter = Callable[[Evidence], Latency]
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What was found about a device.
+
+    Args:
+        shared: the rule that most units follow.
+        own: units that follow rules of their own, one rule per width.
+        by: ``"kernels"``, or ``"end to end"`` where the profile has no kernel times.
+    """
+
+    shared: Rule
+    own: dict[str, tuple[Rule, ...]]
+    by: str
+
+    def __str__(self) -> str:
+        lines = [f"{self.shared} (from {self.by} times)"]
+        lines += [f"  {unit}: {'; '.join(str(rule) for rule in rules)}" for unit, rules in self.own.items()]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class CostModel:
+    """Subnet to latency, peak memory and file size on one device. Made by `fit_cost`.
+
+    Args:
+        space: the search space of the network that was profiled.
+        rules: what was found about the device.
+        holdout: accuracy on subnets that were not fitted on.
+        noise: ``repeat_mape``, how well the measurements themselves repeat, as a fraction.
+        interval: where the true latency lies relative to the predicted one.
+    """
+
+    space: SearchSpace
+    rules: Rules
+    holdout: Metrics
+    noise: dict[str, float]
+    interval: Interval
+    _encoder: Encoder
+    _latency: Latency
+    _size: Size
+    _peak: PeakMemory
+
+    def predict(self, subnets: Iterable[Subnet]) -> pd.DataFrame:
+        """Costs of subnets.
+
+        A subnet whose kept blocks are not the first ones costs what its counts cost; of a layer gate it matters which
+        branches are kept.
+
+        Returns:
+            A row per subnet, with its id as index: latency_ms with the ends of its interval, peak_mib (NaN where the
+            profile measured no memory) and size_mib.
+
+        Raises:
+            InputError: a subnet is of another search space.
+        """
+        subnets = list(subnets)
+        states = self._encoder.encode(subnets)
+        latency_ms = self._latency.predict(states)
+        values = (
+            latency_ms,
+            latency_ms * self.interval.low,
+            latency_ms * self.interval.high,
+            self._peak.predict(states),
+            self._size.predict(states),
+        )
+        index = pd.Index([subnet.id for subnet in subnets], name="subnet", dtype=object)
+        return pd.DataFrame(dict(zip(COLUMNS, values, strict=True)), index=index)
+
+    def steps(self, gate: str) -> list[int]:
+        """Counts worth keeping: the largest count of each latency that the gate can have, all other gates whole.
+
+        Descending; the gate's size and the fewest blocks that it keeps are always among them.
+
+        Raises:
+            UnknownName: no gate of the space is called that.
+        """
+        one = self._gate(gate)
+        counts = np.arange(one.size, one.min_kept - 1, -1)
+        latency_ms = self._latency.predict(self._encoder.encode([self.space.from_counts({gate: int(c)}) for c in counts]))
+        before = np.minimum.accumulate(np.concatenate(([np.inf], latency_ms[:-1])))
+        drops = latency_ms < before * (1 - _DROP)
+        drops[[0, -1]] = True
+        return [int(c) for c in counts[drops]]
+
+    def curve(self, gate: str, subnet: Subnet | None = None) -> pd.Series:
+        """Latency in ms at every count of a gate, the other gates as in ``subnet``, by default whole.
+
+        Raises:
+            UnknownName: no gate of the space is called that.
+        """
+        one = self._gate(gate)
+        base = (subnet or self.space.full()).counts
+        counts = range(one.min_kept, one.size + 1)
+        states = self._encoder.encode([self.space.from_counts({**base, gate: c}) for c in counts])
+        return pd.Series(self._latency.predict(states), index=pd.Index(counts, name=gate), name="latency_ms")
+
+    def attribution(self, subnet: Subnet) -> dict[str, float]:
+        """Where the time goes: ms per gate, and under ``"fixed"`` what no gate decides; the sum is the latency.
+
+        A unit of several widths is shared among them equally; one that only branches decide is theirs.
+
+        Raises:
+            InputError: the subnet is of another search space.
+        """
+        states = self._encoder.encode([subnet])
+        times = dict.fromkeys(self._encoder.names, 0.0)
+        times["fixed"] = self._latency.offset_ms
+        for part, ms in zip(self._latency.parts, self._latency.part_ms(states)[0], strict=True):
+            owners = part.unit.widths or tuple(dict.fromkeys(gate for gate, _ in part.unit.branches)) or ("fixed",)
+            for owner in owners:
+                times[owner] += float(ms) / len(owners)
+        return times
+
+    def _gate(self, name: str) -> Gate:
+        if name not in self.space:
+            raise UnknownName("gate", name, self._encoder.names)
+        return self.space[name]
+
+
+def fit_cost(profile: MeasuredProfile, *, level: float = 0.9) -> CostModel:
+    """Fit a cost model on a profile.
+
+    Args:
+        profile: what was measured; `fn3hw.profiler.Profile` is one.
+        level: coverage that the latency intervals aim at.
+
+    Raises:
+        ProfileError: the profile has too few measurements, they are of another network, or a value is no number.
+    """
+    table = unit_table(profile)
+    require_enough(profile.fitted)
+    evidence = read_evidence(profile, profile.fitted, table)
+    rules, fitter = _kernel_fitter(table, evidence) if evidence.times.size else _end_to_end_fitter(table, evidence)
+    latency = fitter(evidence)
+    left_out = _leave_one_out(fitter, evidence)
+    size = Size(profile.network.parameters, table.encoder).fit(
+        evidence.states, np.array([m.size_bytes for m in profile.fitted], dtype=np.float64)
+    )
+    largest = np.array([gate.size for gate in profile.space], dtype=np.float64)
+    peak = PeakMemory(size, largest).fit(evidence.states, np.array([m.peak_mib for m in profile.fitted], dtype=np.float64))
+    return CostModel(
+        space=table.encoder.space,
+        rules=rules,
+        holdout=_holdout(profile, table, latency, evidence, left_out),
+        noise={"repeat_mape": float(profile.noise.repeat_mape)},
+        interval=conformal(evidence.latency_ms / left_out - 1.0, level=level),
+        _encoder=table.encoder,
+        _latency=latency,
+        _size=size,
+        _peak=peak,
+    )
+
+
+def _kernel_fitter(table: UnitTable, evidence: Evidence) -> tuple[Rules, _Fitter]:
+    used = np.flatnonzero(evidence.times.sum(axis=0) > 0)
+    blank = [blank_part(table, int(k)) for k in used]
+    shared, parts = choose_rules(blank, evidence.states, evidence.times[:, used])
+    return _rules(shared, parts, "kernel"), lambda some: fit_latency(parts, replace(some, times=some.times[:, used]))
+
+
+def _end_to_end_fitter(table: UnitTable, evidence: Evidence) -> tuple[Rules, _Fitter]:
+    shared, parts = find_rule(gate_parts(table), evidence.states, evidence.latency_ms)
+    return _rules(shared, parts, "end-to-end"), lambda some: fit_end_to_end(parts, some.states, some.latency_ms)
+
+
+def _rules(shared: Rule, parts: Iterable[Part], by: str) -> Rules:
+    own = {part.unit.name: part.rules for part in parts if any(rule != shared for rule in part.rules)}
+    return Rules(shared, own, by)
+
+
+def _leave_one_out(fitter: _Fitter, evidence: Evidence) -> FloatArray:
+    """Latency of each subnet as predicted from the others, under the rules found from all."""
+    rows = np.arange(len(evidence.latency_ms))
+    predicted = np.empty(len(rows))
+    for i in rows:
+        predicted[i] = fitter(evidence.take(rows[rows != i])).predict(evidence.states.take(rows[i : i + 1]))[0]
+    return predicted
+
+
+def _holdout(
+    profile: MeasuredProfile, table: UnitTable, latency: Latency, evidence: Evidence, left_out: FloatArray
+) -> Metrics:
+    if not profile.held_out:
+        return score(evidence.latency_ms, left_out, source="leave-one-out")
+    unseen = read_evidence(profile, profile.held_out, table)
+    return score(unseen.latency_ms, latency.predict(unseen.states), source="held-out subnets")

@@ -1,0 +1,136 @@
+"""Parts: functions of few gates whose sum is the time of a subnet, and the choice of their rules."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fn3hw.cost.basis import FloatArray, Rule, all_pairs, candidates, design
+from fn3hw.cost.solve import fit_relative, huber_weights
+from fn3hw.cost.state import States
+from fn3hw.cost.units import Unit, UnitTable
+
+ALPHA = 1e-4
+"""Ridge of a part's coefficients, relative to columns of unit root mean square."""
+
+_SMALLEST = 0.05
+"""A time below this share of the part's mean is weighted as if it were this large."""
+
+_OUTLIER = 0.02
+_ALIGNMENT_PAYS = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Time of one unit as a function of the counts of its gates.
+
+    Args:
+        unit: whose time it is.
+        columns: of its widths in `States.counts`.
+        branch_columns: of its branches in `States.branches`.
+        rules: of each width.
+        coef: of the terms of `design`.
+    """
+
+    unit: Unit
+    columns: tuple[int, ...]
+    branch_columns: tuple[int, ...]
+    rules: tuple[Rule, ...]
+    coef: FloatArray
+
+    def present(self, states: States) -> NDArray[np.bool_]:
+        """Whether the unit exists, shape (n,)."""
+        present: NDArray[np.bool_] = states.branches[:, list(self.branch_columns)].all(axis=1)
+        return present
+
+    def matrix(self, states: States, rules: tuple[Rule, ...] | None = None) -> FloatArray:
+        """Design matrix of shape (n, p), zero where the unit does not exist."""
+        rules = rules or self.rules
+        terms = design(states.counts[:, list(self.columns)], rules, all_pairs(len(self.columns)))
+        return terms * self.present(states)[:, None]
+
+    def predict(self, states: States) -> FloatArray:
+        """Time of shape (n,), in the unit that it was fitted in."""
+        result: FloatArray = self.matrix(states) @ self.coef
+        return result
+
+
+def blank_part(table: UnitTable, k: int) -> Part:
+    """The k-th unit as a part that nothing is known about yet."""
+    unit = table.units[k]
+    branches = tuple(table.encoder.branch_column[branch] for branch in unit.branches)
+    columns = tuple(table.columns(unit))
+    return Part(unit, columns, branches, (Rule(),) * len(columns), np.zeros(1))
+
+
+def fit_part(part: Part, states: States, times: FloatArray) -> Part:
+    """The part with coefficients fitted under its rules; outliers are given less weight.
+
+    Args:
+        part: with its rules.
+        states: the measured subnets, n of them.
+        times: of the unit, shape (n,).
+    """
+    rows = np.flatnonzero(part.present(states))
+    matrix = part.matrix(states)[rows]
+    if not len(rows):
+        return replace(part, coef=np.zeros(matrix.shape[1]))
+    y = _positive(times[rows])
+    fit = fit_relative(matrix, y, alpha=ALPHA)
+    for _ in range(2):
+        fit = fit_relative(matrix, y, alpha=ALPHA, weights=huber_weights(fit.loo, floor=_OUTLIER))
+    return replace(part, coef=fit.coef)
+
+
+def choose_rules(parts: Sequence[Part], states: States, times: FloatArray) -> tuple[Rule, list[Part]]:
+    """The rule that fits all parts best together, and the parts, each with that rule or with a better one of its own.
+
+    All parts run on one device, so they share what they know. A part departs from the shared rule where its own data
+    speak against it by more than the number of rules that were tried explains (a likelihood ratio with a penalty).
+
+    Args:
+        parts: with any rules.
+        states: the measured subnets, n of them.
+        times: of each part, shape (n, U).
+
+    Returns:
+        The shared rule, and the parts with their rules, not fitted yet.
+    """
+    widths = sorted({column for part in parts for column in part.columns})
+    options = candidates(states.counts[:, widths]) if widths else [Rule()]
+    errors = np.array([[_error(part, (rule,) * len(part.columns), states, times[:, k]) for k, part in enumerate(parts)]
+                       for rule in options])  # fmt: skip
+    share = times.mean(axis=0) / times.sum()
+    pays = np.array([1 + _ALIGNMENT_PAYS * (rule.align > 1) for rule in options])
+    shared = options[int(np.argmin((errors @ share + 1e-12) * pays))]
+    penalty = 2 * np.log(len(options))
+    chosen = []
+    for k, part in enumerate(parts):
+        rules = (shared,) * len(part.columns)
+        n = int(part.present(states).sum())
+        error = errors[options.index(shared), k]
+        for j in range(len(rules)):
+            own = [(*rules[:j], rule, *rules[j + 1 :]) for rule in options]
+            own_errors = [_error(part, one, states, times[:, k]) for one in own] if len(rules) > 1 else errors[:, k]
+            best = int(np.argmin(own_errors))
+            if n * np.log((error + 1e-4) / (own_errors[best] + 1e-4)) > penalty:
+                rules, error = own[best], own_errors[best]
+        chosen.append(replace(part, rules=rules))
+    return shared, chosen
+
+
+def _error(part: Part, rules: tuple[Rule, ...], states: States, times: FloatArray) -> float:
+    """Mean absolute leave-one-out error of a part under rules, bounded so that one odd row cannot decide."""
+    rows = np.flatnonzero(part.present(states))
+    if not len(rows):
+        return 0.0
+    y = _positive(times[rows])
+    fit = fit_relative(part.matrix(states, rules)[rows], y, alpha=ALPHA)
+    return float(np.mean(np.minimum(np.abs(fit.loo), 1.0)))
+
+
+def _positive(times: FloatArray) -> FloatArray:
+    return np.maximum(times, _SMALLEST * max(float(np.mean(times)), 1e-12))
