@@ -54,7 +54,7 @@ class Heuristic:
     window: float = 0.25
     guided: float = 0.5
     refined: float = 0.5
-    pool: int = 12
+    pool: int = 6
 
     def __post_init__(self) -> None:
         if self.evaluations < 2:
