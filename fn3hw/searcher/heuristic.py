@@ -22,7 +22,7 @@ from fn3hw.errors import InputError
 from fn3hw.searcher.candidates import Walker
 from fn3hw.searcher.charge import Charge
 from fn3hw.searcher.ledger import Ledger
-from fn3hw.searcher.ports import FloatArray, IntArray
+from fn3hw.searcher.ports import IntArray
 from fn3hw.searcher.surrogate import Scales, Surrogate
 
 _MIN_TO_FIT = 8
@@ -231,11 +231,3 @@ class _Run:
 
     def _new(self, states: IntArray) -> IntArray:
         return np.asarray(states[np.array(self.ledger.is_new(states), dtype=bool)]) if len(states) else states
-
-
-def hypervolume(cost: FloatArray, accuracy: FloatArray, *, worst_cost: float, worst_accuracy: float = 0.0) -> float:
-    """Area that points dominate between ``worst_accuracy`` and above, left of ``worst_cost``, both shapes (n,)."""
-    order = np.argsort(cost, kind="stable")
-    x = np.append(np.minimum(cost[order], worst_cost), worst_cost)
-    y = np.maximum.accumulate(np.maximum(accuracy[order], worst_accuracy)) - worst_accuracy
-    return float((np.diff(x) * y).sum())
