@@ -15,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from fn3hw.errors import InputError
+from fn3hw.profiler import statistics
 from fn3hw.profiler.device import Runtime, Session
 
 ENOUGH_CPU: Final = {"cpu": 0.2, "wall": 0.9}
@@ -29,6 +30,9 @@ class Effort:
 
     Args:
         rounds: fresh processes per candidate.
+        extra_rounds: further ones for a candidate whose rounds disagree, at most; all candidates together get at most
+            half as many extra rounds as planned ones.
+        agreement: mean relative difference between two rounds above which they disagree.
         retries: how often a disturbed round of one candidate is measured again.
         warmup_runs: runs of each model before the first sample, at least.
         warmup_s: seconds of warming up, at least.
@@ -49,6 +53,8 @@ class Effort:
     """
 
     rounds: int = 3
+    extra_rounds: int = 3
+    agreement: float = 0.02
     retries: int = 2
     warmup_runs: int = 10
     warmup_s: float = 0.3
@@ -156,7 +162,7 @@ def measure_rounds(
     seed: int,
     done: Iterable[Round] = (),
 ) -> Iterator[Round]:
-    """Measure what is missing, round by round; rounds are yielded as they are finished.
+    """Measure what is missing, round by round, then candidates whose rounds disagree; yields rounds as they finish.
 
     Args:
         session: the device.
@@ -170,7 +176,8 @@ def measure_rounds(
     Raises:
         DeviceError: the device is lost, or refuses a model.
     """
-    finished = list(done)
+    wanted = {candidate.subnet for candidate in candidates}
+    finished = [one for one in done if one.subnet in wanted]
     have = {(one.subnet, one.number) for one in finished}
     usual = [one.reference_median_ns for one in finished]
     spare = max(3, effort.rounds * len(candidates) // 4)
@@ -183,7 +190,28 @@ def measure_rounds(
             one = _measure_round(session, reference, candidate, number, effort, runtime, seed, usual, retries)
             spare -= one.rejected
             usual.append(one.reference_median_ns)
+            finished.append(one)
             yield one
+    for candidate, number in _disagreeing(candidates, finished, effort, seed):
+        one = _measure_round(session, reference, candidate, number, effort, runtime, seed, usual, 0)
+        finished.append(one)
+        yield one
+
+
+def _disagreeing(
+    candidates: Sequence[Candidate], finished: Sequence[Round], effort: Effort, seed: int
+) -> Iterator[tuple[Candidate, int]]:
+    """Candidates that need another round, and its number; ``finished`` grows while this runs."""
+    planned = effort.rounds * len(candidates)
+    allowed = planned // 2 - (len(finished) - planned)
+    for number in range(effort.rounds, effort.rounds + effort.extra_rounds):
+        order = np.random.default_rng([seed, number, 3]).permutation(len(candidates))
+        for candidate in (candidates[i] for i in order):
+            own = [one for one in finished if one.subnet == candidate.subnet]
+            disagree = statistics.repeat_error([one.samples for one in own]) > effort.agreement
+            if disagree and allowed > 0 and all(one.number != number for one in own):
+                allowed -= 1
+                yield candidate, number
 
 
 def _measure_round(

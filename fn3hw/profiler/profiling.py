@@ -154,7 +154,7 @@ class _Work:
 
     def run(self, subnets: Sequence[Subnet]) -> None:
         ids = {subnet.id for subnet in subnets}
-        have = [one for one in self.journal.rounds if one.subnet in ids and one.number < self.effort.rounds]
+        have = [one for one in self.journal.rounds if one.subnet in ids]
         total = len(ids) * (self.effort.rounds + 1)
         done = len(have) + len(ids & self.journal.details.keys())
         for subnet in subnets:
@@ -169,6 +169,7 @@ class _Work:
         ):  # fmt: skip
             self.journal.add_round(one)
             done += 1
+            total = max(total, done)  # rounds that disagree get further ones
             self._tell("rounds", done, total)
 
     def model(self, subnet: Subnet) -> bytes:
@@ -200,7 +201,7 @@ class _Work:
 
 def _profile(work: _Work, fit: Sequence[Subnet], tests: Sequence[Subnet], name: str) -> Profile:
     wanted = {subnet.id for subnet in (*fit, *tests)}
-    rounds = [r for r in work.journal.rounds if r.subnet in wanted and r.number < work.effort.rounds]
+    rounds = [r for r in work.journal.rounds if r.subnet in wanted]
     reference_ns = float(np.median([one.reference_median_ns for one in rounds]))
     measurements = [_measurement(work, s, "fit", rounds, reference_ns) for s in fit]
     measurements += [_measurement(work, s, "holdout", rounds, reference_ns) for s in tests]

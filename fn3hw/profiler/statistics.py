@@ -1,10 +1,18 @@
 """From raw samples to a ratio, its interval, and how well it repeats.
 
 The ratio of a round is that of the lower deciles. What disturbs a sample makes it slower, never faster, so the lower
-decile is the time without disturbance, and two rounds agree on it best: on a shared machine (two cores, four to six
-programs running) two rounds of a subnet differed by 0.5% in the mean for networks of 0.02 to 0.6 ms, where ratios of
-medians differed by 3.9% and medians of paired ratios by 3.2%; for mobilenet_v2 at 224x224 all three gave 1.7 to 1.9%.
-On a quiet machine they are the same.
+decile is the time without disturbance, and two rounds agree on it best. Seen on a shared machine (two cores, four to
+six programs running, 20 subnets, 3 rounds), mean difference of two rounds of a subnet:
+
+=============================  ===============  ==========================
+on the thread's own clock      0.02 to 0.6 ms   mobilenet_v2 (0.6 to 8 ms)
+=============================  ===============  ==========================
+ratio of lower deciles         0.5%             1.6%
+ratio of lower quartiles       1.0%             2.1%
+ratio of medians               3.9%             3.1%
+median of paired ratios        3.2%             3.1%
+ratio of medians, wall clock   3.8%             9.4%
+=============================  ===============  ==========================
 """
 
 from __future__ import annotations

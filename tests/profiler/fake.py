@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import onnx
+from onnx import TensorProto, helper, numpy_helper
+
 from fn3hw.space.gate import Gate
 from fn3hw.space.subnet import SearchSpace, Subnet
-from onnx import TensorProto, helper, numpy_helper
 
 
 class FakeSupernet:

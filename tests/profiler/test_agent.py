@@ -5,10 +5,11 @@ import os
 import time
 
 import pytest
-from fn3hw.profiler import agent
-from fn3hw.profiler.agent import FrameError, Refusal
 from hypothesis import given
 from hypothesis import strategies as st
+
+from fn3hw.profiler import agent
+from fn3hw.profiler.agent import FrameError, Refusal
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(),

@@ -11,13 +11,13 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from onnx import TensorProto, helper
+
 from fn3hw.errors import DeviceError, Fn3hwError, InputError
 from fn3hw.profiler import agent
 from fn3hw.profiler.device import DEFAULT_RUNTIME, DeviceRefusal, Runtime, Session, connect
 from fn3hw.profiler.link import AGENT
 from fn3hw.profiler.measuring import Effort
-from onnx import TensorProto, helper
-
 from tests.profiler.fake import FakeSupernet
 
 PYTHON = shlex.quote(sys.executable)

@@ -3,9 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from fn3hw.errors import ProfileError
 from fn3hw.profiler.journal import Journal
-
 from tests.profiler.test_measuring import raw, round_of
 
 OWNER = {"device": {"cpu_model": "x"}, "network": "abc", "settings": {"seed": 0}}

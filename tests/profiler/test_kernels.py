@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import pytest
+
 from fn3hw.profiler.device import DEFAULT_RUNTIME, Session
 from fn3hw.profiler.kernels import attribute
 from fn3hw.profiler.measuring import Effort
-
 from tests.profiler.fake import FakeSupernet
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+
 from fn3hw.errors import InputError
 from fn3hw.profiler.device import DEFAULT_RUNTIME, Runtime
 from fn3hw.profiler.measuring import Candidate, Effort, Round, faults, measure_rounds
@@ -68,6 +69,18 @@ def test_a_disturbed_round_is_measured_again_but_not_for_ever() -> None:
     found = measured(busy, Effort(rounds=2, retries=2))
     assert all(one.faults for one in found)
     assert len(busy.order) <= 16 + 16 // 4
+
+
+def test_rounds_that_disagree_get_further_ones_within_bounds() -> None:
+    class Unsteady(Scripted):
+        def measure(self, *, reference: bytes, candidate: bytes, **options: Any) -> dict[str, Any]:
+            answer = super().measure(reference=reference, candidate=candidate, **options)
+            return raw(1 + 0.1 * len(self.order)) if candidate == b"3" else answer
+
+    found = measured(Unsteady(), Effort(rounds=3, extra_rounds=2))
+    per_subnet = {str(i): sum(one.subnet == str(i) for one in found) for i in range(8)}
+    assert per_subnet == {str(i): 5 if i == 3 else 3 for i in range(8)}
+    assert measured(Unsteady(), Effort(rounds=3, extra_rounds=2), done=found) == []
 
 
 @pytest.mark.parametrize(

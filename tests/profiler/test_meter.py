@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from fn3hw.errors import NoisyMeasurement, ProfileError
 from fn3hw.profiler import meter as meter_module
 from fn3hw.profiler.device import Session
@@ -8,7 +9,6 @@ from fn3hw.profiler.measuring import Effort
 from fn3hw.profiler.meter import Meter
 from fn3hw.profiler.profiling import profile
 from fn3hw.profiler.record import Profile
-
 from tests.profiler.fake import FakeSupernet
 
 

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from fn3hw.errors import InputError
 from fn3hw.profiler.plan import holdout, plan
 from fn3hw.space.gate import Gate
 from fn3hw.space.subnet import SearchSpace
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 SPACE = SearchSpace(
     [Gate("a", "channel", 96, 24), Gate("b", "channel", 384, 1), Gate("on", "layer", 1, 0), Gate("c", "neuron", 64, 1)]

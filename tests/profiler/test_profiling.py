@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+
 from fn3hw.errors import DeviceError, ProfileError
 from fn3hw.profiler.device import Session
 from fn3hw.profiler.measuring import Effort
 from fn3hw.profiler.profiling import Progress, profile
-
 from tests.profiler.fake import FakeSupernet
 
 

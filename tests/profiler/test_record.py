@@ -6,13 +6,13 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+
 from fn3hw.errors import InputError, NoisyMeasurement, ProfileError
 from fn3hw.profiler.device import Session
 from fn3hw.profiler.measuring import Effort
 from fn3hw.profiler.profiling import profile
 from fn3hw.profiler.record import Profile
 from fn3hw.profiler.schema import PUBLISHED, json_schema
-
 from tests.profiler.fake import FakeSupernet
 
 

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from fn3hw.profiler import statistics
 from hypothesis import given
 from hypothesis import strategies as st
+
+from fn3hw.profiler import statistics
 
 
 def rounds(true_ratio: float, *, spread: float, n_rounds: int = 3, seed: int = 0) -> list[tuple[list[int], list[int]]]:

@@ -4,11 +4,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+
 from fn3hw.profiler import statistics
 from fn3hw.profiler.measuring import Round
 from fn3hw.profiler.record import Measurement, RoundRecord
 from fn3hw.profiler.verdict import judge, noise
-
 from tests.profiler.test_measuring import CALM, raw, round_of
 
 
