@@ -91,7 +91,8 @@ def test_equal_seeds_give_equal_searches_and_others_do_not(tmp_path: Path) -> No
 
 def test_widths_of_a_latency_charged_search_are_ends_of_the_staircase(tmp_path: Path) -> None:
     ledger, charge = searched(tmp_path, Heuristic(evaluations=60))
-    ladders = [
+    pairs = zip(charge.ladders, SPACE, strict=True)
+    ladders = [set(ladder.tolist()) | {gate.size, gate.min_kept} for ladder, gate in pairs]
         set(ladder.tolist()) | {gate.size, gate.min_kept} for ladder, gate in zip(charge.ladders, SPACE, strict=True)
     ]
     for state in ledger.states:
