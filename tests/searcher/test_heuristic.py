@@ -93,8 +93,6 @@ def test_widths_of_a_latency_charged_search_are_ends_of_the_staircase(tmp_path: 
     ledger, charge = searched(tmp_path, Heuristic(evaluations=60))
     pairs = zip(charge.ladders, SPACE, strict=True)
     ladders = [set(ladder.tolist()) | {gate.size, gate.min_kept} for ladder, gate in pairs]
-        set(ladder.tolist()) | {gate.size, gate.min_kept} for ladder, gate in zip(charge.ladders, SPACE, strict=True)
-    ]
     for state in ledger.states:
         assert all(int(count) in ladder for count, ladder in zip(state, ladders, strict=True))
 
