@@ -18,7 +18,7 @@ from fn3hw.errors import InputError
 from fn3hw.profiler import statistics
 from fn3hw.profiler.device import Runtime, Session
 
-ENOUGH_CPU: Final = {"cpu": 0.2, "wall": 0.9}
+ENOUGH_CPU: Final = {"cpu": 0.1, "wall": 0.9}
 """Share of the time that the measuring process has to get. On its own clock it does not see what others take, down to
 the point where they empty the caches between any two samples."""
 

@@ -86,7 +86,7 @@ def test_rounds_that_disagree_get_further_ones_within_bounds() -> None:
 @pytest.mark.parametrize(
     ("conditions", "says"),
     [
-        ({"cpu_s": 0.1}, "preempted"),
+        ({"cpu_s": 0.05}, "preempted"),
         ({"steal_s": 0.2}, "steal"),
         ({"throttle_count": 2}, "throttled"),
         ({"throttled_flags": [0, 0x4]}, "throttled"),
