@@ -16,6 +16,9 @@ from fn3hw.cost.units import Unit, UnitTable
 ALPHA = 1e-4
 """Ridge of a part's coefficients, relative to columns of unit root mean square."""
 
+_FEWEST = 3
+"""An alignment is a part's own only where that many of its counts meet it and as many do not."""
+
 _SMALLEST = 0.05
 """A time below this share of the part's mean is weighted as if it were this large."""
 
@@ -101,6 +104,7 @@ def choose_rules(parts: Sequence[Part], states: States, times: FloatArray) -> tu
     """
     widths = sorted({column for part in parts for column in part.columns})
     options = candidates(states.counts[:, widths]) if widths else [Rule()]
+    options = [rule for rule in options if _is_shown(rule, states.counts[:, widths])] or [Rule()]
     errors = np.array([[_error(part, (rule,) * len(part.columns), states, times[:, k]) for k, part in enumerate(parts)]
                        for rule in options])  # fmt: skip
     share = times.mean(axis=0) / times.sum()
@@ -113,13 +117,29 @@ def choose_rules(parts: Sequence[Part], states: States, times: FloatArray) -> tu
         n = int(part.present(states).sum())
         error = errors[options.index(shared), k]
         for j in range(len(rules)):
-            own = [(*rules[:j], rule, *rules[j + 1 :]) for rule in options]
-            own_errors = [_error(part, one, states, times[:, k]) for one in own] if len(rules) > 1 else errors[:, k]
+            seen = part.present(states)
+            own = [(*rules[:j], rule, *rules[j + 1 :]) for rule in options if _is_seen(rule, states.counts[seen, part.columns[j]])]
+            if not own:
+                continue
+            own_errors = [_error(part, one, states, times[:, k]) for one in own]
             best = int(np.argmin(own_errors))
             if n * np.log((error + 1e-4) / (own_errors[best] + 1e-4)) > penalty:
                 rules, error = own[best], own_errors[best]
         chosen.append(replace(part, rules=rules))
     return shared, chosen
+
+
+def _is_shown(rule: Rule, counts: FloatArray) -> bool:
+    """Whether there are on average an aligned and an unaligned count per column of counts (n, k)."""
+    off = np.count_nonzero(np.mod(counts, rule.align))
+    return rule.align == 1 or min(off, counts.size - off) >= counts.shape[1]
+
+
+def _is_seen(rule: Rule, counts: FloatArray) -> bool:
+    """Whether counts are such that the rule could show."""
+    off = int(np.count_nonzero(np.mod(counts, rule.align)))
+    aligned = len(counts) - off
+    return rule.step <= max(float(np.ptp(counts)), 1.0) and (rule.align == 1 or min(off, aligned) >= _FEWEST)
 
 
 def _error(part: Part, rules: tuple[Rule, ...], states: States, times: FloatArray) -> float:

@@ -31,7 +31,13 @@ class Fit:
         return float(np.mean(np.abs(self.loo)))
 
 
-def fit_relative(matrix: FloatArray, y: FloatArray, *, alpha: float, weights: FloatArray | None = None) -> Fit:
+def fit_relative(
+    matrix: FloatArray,
+    y: FloatArray,
+    *,
+    alpha: float,
+    weights: FloatArray | None = None,
+) -> Fit:
     """Minimise the squared relative error of ``matrix @ coef`` with ``coef >= 0`` and a ridge.
 
     Leave-one-out residuals are those of the ridge regression on the coefficients that are not zero, ``r / (1 - h)``.

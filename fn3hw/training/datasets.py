@@ -42,7 +42,7 @@ class InMemory:
     """
 
     def __init__(self, images: NDArray[Any], labels: Labels, *, mean: NDArray[np.float32], std: NDArray[np.float32]) -> None:
-        self.images, self.labels = torch.from_numpy(images), torch.from_numpy(labels)
+        self.images, self.labels = torch.tensor(images), torch.tensor(labels)
         self.mean = torch.from_numpy(mean).reshape(1, -1, 1, 1)
         self.std = torch.from_numpy(std).reshape(1, -1, 1, 1)
 

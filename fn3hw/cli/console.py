@@ -1,0 +1,134 @@
+"""What a verb says: results on stdout, progress on stderr, and errors with their hint."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console as RichConsole
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+
+from fn3hw.errors import Fn3hwError, InfeasibleBudget
+
+LINE_EVERY_S = 15.0
+
+
+class Console:
+    """Where a verb writes.
+
+    Args:
+        as_json: print one JSON document on stdout instead of text for people.
+    """
+
+    def __init__(self, *, as_json: bool) -> None:
+        self.as_json = as_json
+        self._err = RichConsole(stderr=True, highlight=False)
+        self._out = RichConsole(highlight=False)
+
+    def say(self, text: str) -> None:
+        """A line of progress or advice, on stderr."""
+        self._err.print(escape(text))
+
+    def result(self, document: Mapping[str, Any], text: str) -> None:
+        """The result: as one JSON document, or as text for people."""
+        if self.as_json:
+            print(json.dumps(plain(document), indent=1, allow_nan=False))
+        else:
+            self._out.print(escape(text))
+
+    def table(self, title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+        """A table for people; nothing with ``--json``."""
+        if self.as_json:
+            return
+        table = Table(title=title, title_justify="left")
+        for column in columns:
+            table.add_column(column, justify="right")
+        for row in rows:
+            table.add_row(*(escape(cell) for cell in row))
+        self._out.print(table)
+
+    @contextmanager
+    def progress(self, what: str) -> Iterator[Ticker]:
+        """A progress bar on a terminal, and a line every now and then elsewhere."""
+        if not self._err.is_terminal:
+            yield _Lines(self, what)
+            return
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"))
+        with Progress(*columns, console=self._err, transient=True) as bar:
+            task = bar.add_task(escape(what), total=None, note="")
+            yield _Bar(bar, task)
+
+
+class Ticker:
+    """Shows how far something is."""
+
+    def tick(self, done: int, total: int, seconds_left: float | None, note: str = "") -> None:
+        """Show ``done`` of ``total`` steps, the time left and a note."""
+        raise NotImplementedError
+
+
+class _Bar(Ticker):
+    def __init__(self, bar: Progress, task: Any) -> None:
+        self._bar, self._task = bar, task
+
+    def tick(self, done: int, total: int, seconds_left: float | None, note: str = "") -> None:
+        text = escape(f"{done}/{total}  {duration(seconds_left)} left  {note}")
+        self._bar.update(self._task, completed=done, total=total, note=text)
+
+
+class _Lines(Ticker):
+    def __init__(self, console: Console, what: str) -> None:
+        self._console, self._what, self._last = console, what, time.monotonic() - LINE_EVERY_S + 5.0
+
+    def tick(self, done: int, total: int, seconds_left: float | None, note: str = "") -> None:
+        now = time.monotonic()
+        if now - self._last >= LINE_EVERY_S or (done == total and now - self._last >= 1.0):
+            self._last = now
+            self._console.say(f"{self._what}: {done}/{total}, {duration(seconds_left)} left  {note}".rstrip())
+
+
+def report_error(error: Fn3hwError, *, as_json: bool) -> None:
+    """Say what happened, why and what to do next on stderr, and with ``--json`` also as the document on stdout."""
+    err = RichConsole(stderr=True, highlight=False)
+    err.print(f"[bold red]error[/]: {escape(error.message)}")
+    if error.hint:
+        err.print(escape(error.hint))
+    if as_json:
+        body: dict[str, Any] = {"code": error.code, "message": error.message, "hint": error.hint}
+        if isinstance(error, InfeasibleBudget):
+            body |= {"limit": error.limit, "best": error.best}
+        print(json.dumps({"error": plain(body)}, indent=1), file=sys.stdout)
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as people say them, such as ``3 min 20 s``."""
+    if seconds is None or not math.isfinite(seconds):
+        return "?"
+    whole = round(seconds)
+    minutes, rest = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON can hold it: numbers that are not finite become null, paths and others text."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, bool | str) or value is None:
+        return value
+    if isinstance(value, int | float):
+        return value if math.isfinite(value) else None
+    if hasattr(value, "item"):
+        return plain(value.item())
+    return str(value)

@@ -1,0 +1,62 @@
+"""The entry point: verbs, and how an error becomes an exit status."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+
+import typer
+
+from fn3hw.cli.console import report_error
+from fn3hw.cli.export import export
+from fn3hw.cli.lookup import lookup
+from fn3hw.cli.profile import profile
+from fn3hw.cli.quickstart import quickstart
+from fn3hw.cli.search import search
+from fn3hw.cli.train import train
+from fn3hw.errors import Fn3hwError
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="fn3hw",
+    help="Train a network once, measure a device once, and look up the best subnet for any latency or memory budget.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for verb in (quickstart, train, profile, search, lookup, export):
+    app.command()(verb)
+
+
+def main() -> None:
+    """Run the command line and leave with its exit status."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one verb and return its exit status: see `fn3hw.errors`. ``-vv`` anywhere shows tracebacks."""
+    verbose = "-vv" in arguments
+    arguments = [argument for argument in arguments if argument != "-vv"]
+    try:
+        status = app(args=arguments, standalone_mode=False)
+        return status if isinstance(status, int) else 0
+    except Fn3hwError as error:
+        if verbose:
+            traceback.print_exc()
+        report_error(error, as_json="--json" in arguments)
+        return error.exit_status
+    except typer.TyperException as error:
+        error.show()
+        return 2
+    except (KeyboardInterrupt, typer.Abort):
+        print("Interrupted. Run the same command again to go on.", file=sys.stderr)
+        return INTERRUPTED
+    except Exception as error:
+        if verbose:
+            traceback.print_exc()
+        wrapped = Fn3hwError(f"{type(error).__name__}: {error}", hint="This is a bug of fn3hw; -vv shows where.")
+        report_error(wrapped, as_json="--json" in arguments)
+        return wrapped.exit_status

@@ -1,0 +1,17 @@
+"""Arguments and options that several verbs take, so that they read and mean the same everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The run folder.")]
+ProfileFile = Annotated[Path, typer.Option("--profile", help="The profile of the device.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed: equal seeds, equal results.")]
+LatencyMs = Annotated[float | None, typer.Option("--latency-ms", help="Latency budget in milliseconds.")]
+PeakMib = Annotated[float | None, typer.Option("--peak-mib", help="Peak memory budget in MiB.")]
+SizeMib = Annotated[float | None, typer.Option("--size-mib", help="File size budget in MiB.")]
+Plot = Annotated[Path | None, typer.Option("--plot", help="Write a picture of the front to this PNG.")]

@@ -1,0 +1,129 @@
+"""What verbs share of a run folder: its network, data, moments, cost model and atlas, each loaded or made once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from fn3hw.cli.console import Console
+from fn3hw.cost import CostModel, fit_cost
+from fn3hw.deploy import Moments, Supernet
+from fn3hw.deploy.runtime import batches, open_session
+from fn3hw.errors import RunError
+from fn3hw.profiler import Profile
+from fn3hw.searcher import Archive, Atlas, exporter_of, provenance_of
+from fn3hw.searcher.api import ARCHIVE
+from fn3hw.space.files import write_text
+from fn3hw.training import Data, Run, recipe_data
+
+MOMENTS = "moments.safetensors"
+MOMENT_IMAGES = 512
+MOMENT_SUBNETS = 96
+
+
+@dataclass(frozen=True)
+class OpenRun:
+    """A trained run folder.
+
+    Args:
+        folder: where it is.
+        console: for progress.
+    """
+
+    folder: Path
+    console: Console
+
+    @cached_property
+    def run(self) -> Run:
+        """Its settings."""
+        return Run.open(self.folder)
+
+    @cached_property
+    def supernet(self) -> Supernet:
+        """Its ONNX supernet."""
+        if self.run and not (self.folder / "supernet.onnx").is_file():
+            raise RunError(
+                f"{self.folder} is not trained to its end: it has no supernet.onnx.",
+                hint=f"Go on with its training: fn3hw train --output {self.folder}",
+            )
+        return Supernet.load(self.folder)
+
+    @cached_property
+    def data(self) -> Data:
+        """Its data set, checked against the network."""
+        data = recipe_data(self.run.recipe)
+        data.check_fits(n_classes=self.supernet.n_classes, input_shape=self.supernet.input_shape)
+        return data
+
+    @cached_property
+    def moments(self) -> Moments:
+        """Its closed-form batch norm; collected from training images the first time, then kept in the folder."""
+        path = self.folder / MOMENTS
+        if path.is_file():
+            try:
+                return Moments.load(path, self.supernet)
+            except RunError as error:
+                self.console.say(f"{error.message} It is collected again.")
+        images = self.data.arrays("train", MOMENT_IMAGES)[0]
+        with self.console.progress("collecting batch-norm moments") as ticker:
+            moments = Moments.collect(
+                self.supernet, images, subnets=MOMENT_SUBNETS, progress=lambda done, total: ticker.tick(done, total, None)
+            )
+        moments.save(path)
+        return moments
+
+    def profile(self, path: Path) -> Profile:
+        """A profile of this run's network.
+
+        Raises:
+            ProfileError: it cannot be read, or is of another network.
+        """
+        profile = Profile.read(path)
+        profile.check_network(self.supernet.digest)
+        return profile
+
+    def atlas(self, profile: Profile, cost: CostModel | None = None) -> Atlas:
+        """The atlas for a profile: from its file, or made anew from the archive without one evaluation.
+
+        Raises:
+            RunError: nothing was searched yet.
+        """
+        cost = cost or fit_cost(profile)
+        evaluator = self._evaluator_key()
+        provenance = provenance_of(self.supernet, cost, profile, evaluator)
+        exporter = exporter_of(self.supernet, self.data, profile)
+        path = self.folder / provenance.file_name
+        if path.is_file():
+            try:
+                return Atlas.load(path, self.supernet.space, expected=provenance, exporter=exporter)
+            except RunError as error:
+                self.console.say(f"{error.message} It is made anew from the archive.")
+        archive = Archive(self.folder / ARCHIVE, self.supernet.space, evaluator)
+        atlas = Atlas.build(archive.evaluations, cost, provenance, space=self.supernet.space, exporter=exporter)
+        atlas.save(self.folder)
+        return atlas
+
+    def _evaluator_key(self) -> str:
+        """The key that the last search of this run evaluated with."""
+        try:
+            return (self.folder / "evaluator.key").read_text().strip()
+        except OSError:
+            raise RunError(
+                f"{self.folder} was not searched yet.", hint=f"Run: fn3hw search {self.folder} --profile F"
+            ) from None
+
+    def remember_evaluator(self, key: str) -> None:
+        """Note the key that a search evaluated with."""
+        write_text(self.folder / "evaluator.key", key + "\n")
+
+
+def onnx_accuracy(model: bytes, data: Data, split: str, *, limit: int | None = None) -> float:
+    """Top-1 accuracy in percent of an ONNX file on a split."""
+    images, labels = data.arrays(split, limit)
+    session = open_session(model, threads=2)
+    name = session.get_inputs()[0].name
+    found = np.concatenate([session.run(None, {name: part})[0].argmax(axis=1) for part in batches(images, 64)])
+    return float(100.0 * (found == labels).mean())
