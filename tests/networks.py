@@ -84,7 +84,9 @@ def zoo_supernet(beta: bool = False) -> Supernet:
 @cache
 def small_mobilenet() -> Nested:
     """A tiny nested MobileNetV2 in evaluation mode. Shared between tests: do not train it."""
-    net = build("mobilenet_small", n_classes=4, input_shape=IMAGE, stem=4, stages=[[6, 2, 2], [8, 2, 1]], expand=2, head=12)
+    net = build(
+        "mobilenet_small", n_classes=4, input_shape=IMAGE, stem=4, stages=[[6, 2, 2], [8, 2, 1]], expand=2, head=12
+    )
     return nest(randomise(net), torch.zeros(2, *IMAGE), ("channel", "layer")).eval()
 
 

@@ -39,8 +39,8 @@ def export(
     console.result(document(exported, accuracy), text(exported, accuracy))
     if not exported.budget_met and exported.measured_latency_ms is not None and latency_ms is not None:
         raise InfeasibleBudget(
-            f"None of the {len(exported.tries)} files tried was measured at {latency_ms:g} ms or less; the best, kept in "
-            f"{output}, took {exported.measured_latency_ms:.4g} ms.",
+            f"None of the {len(exported.tries)} files tried was measured at {latency_ms:g} ms or less; the best, kept "
+            f"in {output}, took {exported.measured_latency_ms:.4g} ms.",
             limit="latency_ms",
             best=exported.measured_latency_ms,
             hint="Profile with more subnets, or ask for a little more.",
@@ -55,7 +55,11 @@ def document(exported: Exported, accuracy: float) -> dict[str, Any]:
 def text(exported: Exported, accuracy: float) -> str:
     """What was exported, for people."""
     measured = exported.measured_latency_ms
-    said = f"measured {measured:.3f} ms, budget {'met' if exported.budget_met else 'missed'}" if measured else "not measured"
+    said = (
+        f"measured {measured:.3f} ms, budget {'met' if exported.budget_met else 'missed'}"
+        if measured
+        else "not measured"
+    )
     return (
         f"{exported.path} ({exported.size_mib:.3f} MiB): {said}\n{describe(exported.point)}\n"
         f"test accuracy {accuracy:.2f}%, largest difference to the masked network {exported.max_abs_diff:.2g}"

@@ -17,7 +17,9 @@ from fn3hw.profiler import profile as measure
 
 def profile(
     run: RunFolder,
-    device: Annotated[str, typer.Option(help='"local", or the command of a device, such as "ssh pi python3 -".')] = "local",
+    device: Annotated[
+        str, typer.Option(help='"local", or the command of a device, such as "ssh pi python3 -".')
+    ] = "local",
     output: Annotated[Path | None, typer.Option(help="The profile file; RUN/profile.json by default.")] = None,
     subnets: Annotated[int, typer.Option(min=2, help="Subnets to measure for the cost model.")] = 20,
     holdout: Annotated[int, typer.Option(min=0, help="Further random subnets, to test the cost model on.")] = 10,

@@ -22,7 +22,9 @@ from fn3hw.training import Recipe, Run
 
 def quickstart(
     output: Annotated[Path, typer.Option(help="The run folder.")] = Path("runs/quickstart"),
-    share: Annotated[float, typer.Option(help="Latency budget as a share of the full network's measured latency.")] = 0.5,
+    share: Annotated[
+        float, typer.Option(help="Latency budget as a share of the full network's measured latency.")
+    ] = 0.5,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:

@@ -70,7 +70,10 @@ class OpenRun:
         images = self.data.arrays("train", MOMENT_IMAGES)[0]
         with self.console.progress("collecting batch-norm moments") as ticker:
             moments = Moments.collect(
-                self.supernet, images, subnets=MOMENT_SUBNETS, progress=lambda done, total: ticker.tick(done, total, None)
+                self.supernet,
+                images,
+                subnets=MOMENT_SUBNETS,
+                progress=lambda done, total: ticker.tick(done, total, None),
             )
         moments.save(path)
         return moments

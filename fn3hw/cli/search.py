@@ -25,7 +25,9 @@ def search(
     profile: ProfileFile,
     evaluations: Annotated[int, typer.Option(min=2, help="The most subnets whose accuracy is evaluated.")] = 300,
     images: Annotated[int, typer.Option(min=1, help="Images per evaluation, of the search split.")] = 1000,
-    cost: Annotated[str, typer.Option(help="What is charged: latency, peak, size, or blocks (the paper's count).")] = "latency",
+    cost: Annotated[
+        str, typer.Option(help="What is charged: latency, peak, size, or blocks (the paper's count).")
+    ] = "latency",
     seed: Seed = 0,
     plot: Plot = None,
     as_json: AsJson = False,
@@ -78,9 +80,18 @@ def run_search(opened: OpenRun, measured: Profile, *, evaluations: int, images: 
 def show_front(console: Console, atlas: Atlas, rows: int = 12) -> None:
     """About a dozen points of the front as a table."""
     points = sorted(atlas.points, key=lambda p: p.latency_ms)
-    chosen = [points[round(i * (len(points) - 1) / max(1, min(rows, len(points)) - 1))] for i in range(min(rows, len(points)))]
+    chosen = [
+        points[round(i * (len(points) - 1) / max(1, min(rows, len(points)) - 1))] for i in range(min(rows, len(points)))
+    ]
     cells = [
-        (f"{p.latency_ms:.3f}", f"{p.latency_ms_high:.3f}", f"{p.peak_mib:.1f}", f"{p.size_mib:.3f}", f"{p.accuracy:.2f}", p.subnet.id)
+        (
+            f"{p.latency_ms:.3f}",
+            f"{p.latency_ms_high:.3f}",
+            f"{p.peak_mib:.1f}",
+            f"{p.size_mib:.3f}",
+            f"{p.accuracy:.2f}",
+            p.subnet.id,
+        )
         for p in chosen
     ]
     console.table("front", ("latency ms", "at most", "peak MiB", "size MiB", "accuracy %", "subnet"), cells)

@@ -49,7 +49,9 @@ def export(net: Nested) -> Supernet:
             optimizer.remove_unused_nodes(program.model)
             model = onnx_ir.to_proto(program.model)
     except Exception as error:
-        raise InputError(f"The network cannot be exported to ONNX: {error}", hint="Try torch.onnx.export on it.") from error
+        raise InputError(
+            f"The network cannot be exported to ONNX: {error}", hint="Try torch.onnx.export on it."
+        ) from error
     finally:
         net.train(was_training)
     return Supernet(_Tidy(model, _gate_names(net)).run(), net.space)
@@ -76,7 +78,9 @@ class _Tidy:
         self.model, self.gate_names = model, gate_names
         self.arrays = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
         inferred = shape_inference.infer_shapes(model).graph
-        self.rank = {v.name: len(v.type.tensor_type.shape.dim) for v in (*inferred.input, *inferred.value_info, *inferred.output)}
+        self.rank = {
+            v.name: len(v.type.tensor_type.shape.dim) for v in (*inferred.input, *inferred.value_info, *inferred.output)
+        }
 
     def run(self) -> onnx.ModelProto:
         nodes = [self._flatten(node) for node in self.model.graph.node]
@@ -94,7 +98,9 @@ class _Tidy:
         del graph.node[:], graph.initializer[:], graph.value_info[:]
         graph.name = "supernet"
         graph.node.extend(nodes)
-        graph.initializer.extend(numpy_helper.from_array(np.ascontiguousarray(a), n) for n, a in arrays.items() if n in used)
+        graph.initializer.extend(
+            numpy_helper.from_array(np.ascontiguousarray(a), n) for n, a in arrays.items() if n in used
+        )
         del self.model.metadata_props[:], graph.metadata_props[:]
         self.model.producer_name = "fn3hw"
         onnx.checker.check_model(self.model)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper, shape_inference
 from numpy.typing import NDArray
+from onnx import helper, numpy_helper, shape_inference
 
 from fn3hw.errors import InputError
 from fn3hw.space.flow import ChannelFlow, Group, Slice
@@ -21,7 +21,19 @@ Array = NDArray[np.generic]
 
 CARRYING = frozenset(
     {
-        *("Relu", "Clip", "HardSwish", "HardSigmoid", "Sigmoid", "Tanh", "Gelu", "Elu", "Selu", "LeakyRelu", "Softplus"),
+        *(
+            "Relu",
+            "Clip",
+            "HardSwish",
+            "HardSigmoid",
+            "Sigmoid",
+            "Tanh",
+            "Gelu",
+            "Elu",
+            "Selu",
+            "LeakyRelu",
+            "Softplus",
+        ),
         *("MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Identity", "Dropout", "Resize", "Mish"),
         *("Mul", "Add", "Sub", "Div", "Neg", "Swish", "Cast"),
     }

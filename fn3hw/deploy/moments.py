@@ -151,7 +151,9 @@ class Moments:
         """The closed form where it applies, and the collected averages elsewhere."""
         graph, masks = self.supernet.graph, self.supernet.space.masks(subnet)
         weights = self.supernet.weights(subnet, [n.operation for n in self.norms if n.operation])
-        bias = {node.name: node.input[2] for node in graph.nodes if node.op_type in ("Conv", "Gemm") and len(node.input) > 2}
+        bias = {
+            node.name: node.input[2] for node in graph.nodes if node.op_type in ("Conv", "Gemm") and len(node.input) > 2
+        }
         found = {}
         for norm in self.norms:
             rows = _entries(self.supernet, norm.own_gate, masks, len(self.tensors[f"{norm.name}/mean"]))
@@ -163,7 +165,9 @@ class Moments:
             found[norm.name] = (mean, np.maximum(variance, FLOOR))
         return found
 
-    def _closed_form(self, norm: Norm, weight: NDArray[np.float32], masks: dict[str, NDArray[np.bool_]], offset: object) -> tuple[Float64, Float64]:
+    def _closed_form(
+        self, norm: Norm, weight: NDArray[np.float32], masks: dict[str, NDArray[np.bool_]], offset: object
+    ) -> tuple[Float64, Float64]:
         mu, cov = self.tensors[f"{norm.operation}/mu"], self.tensors[f"{norm.operation}/cov"]
         matrix = weight.reshape(len(weight), -1)
         kept = _entries(self.supernet, norm.gate, masks, len(mu))
@@ -171,7 +175,9 @@ class Moments:
         variance = np.einsum("ij,ij->i", matrix @ cov[np.ix_(kept, kept)], matrix)
         return mean.astype(np.float64) + offset, variance.astype(np.float64)
 
-    def _shift(self, norm: Norm, base: tuple[Float64, Float64], features: Float64, subnet: Subnet) -> tuple[FloatArray, FloatArray]:
+    def _shift(
+        self, norm: Norm, base: tuple[Float64, Float64], features: Float64, subnet: Subnet
+    ) -> tuple[FloatArray, FloatArray]:
         mean, variance = base
         masks = self.supernet.space.masks(subnet)
         fit = self.tensors[f"{norm.name}/fit"]
@@ -248,7 +254,9 @@ class _Collector:
         tensors[f"{norm.name}/mean"] = (means / count).astype(np.float32)
         tensors[f"{norm.name}/var"] = np.exp(log_vars / count).astype(np.float32)
 
-    def _fit(self, norm: Norm, bases: list[dict[str, tuple[Float64, Float64]]], features: Float64) -> NDArray[np.float32]:
+    def _fit(
+        self, norm: Norm, bases: list[dict[str, tuple[Float64, Float64]]], features: Float64
+    ) -> NDArray[np.float32]:
         """Ridge per channel over the subnets that keep it; shape (2, C, F + 1)."""
         width = len(self.supernet.graph.arrays[self.nodes[norm.name].input[1]])
         inputs = np.column_stack([features[:, norm.upstream], np.ones(len(features))])
@@ -279,7 +287,9 @@ def _norms(supernet: Supernet) -> tuple[Norm, ...]:
             continue
         before = made_by.get(node.input[0])
         gate = reader_gate.get(before.name) if before is not None and before.op_type in ("Conv", "Gemm") else None
-        short = gate is not None and before is not None and np.prod(graph.arrays[before.input[1]].shape[1:]) <= MAX_PATCH
+        short = (
+            gate is not None and before is not None and np.prod(graph.arrays[before.input[1]].shape[1:]) <= MAX_PATCH
+        )
         operation = before.name if before is not None and short else None
         upstream = np.flatnonzero([position < order[node.name] for position in first])
         found.append(Norm(node.name, operation, gate, carrier_gate.get(node.name), upstream))
@@ -306,7 +316,9 @@ def _features(supernet: Supernet, subnet: Subnet) -> Float64:
     return np.concatenate(parts)
 
 
-def _entries(supernet: Supernet, gate: str | None, masks: dict[str, NDArray[np.bool_]], length: int) -> NDArray[np.intp]:
+def _entries(
+    supernet: Supernet, gate: str | None, masks: dict[str, NDArray[np.bool_]], length: int
+) -> NDArray[np.intp]:
     """Indices along an axis of ``length`` entries that a gate's kept blocks occupy; all of them without a gate."""
     if gate is None:
         return np.arange(length)

@@ -56,7 +56,8 @@ def observe(
         seen.append(values[2 * len(norms) :])
     means = [total / len(parts) for total in sums]
     statistics = {
-        node.name: (means[2 * i].astype(np.float32), means[2 * i + 1].astype(np.float32)) for i, node in enumerate(norms)
+        node.name: (means[2 * i].astype(np.float32), means[2 * i + 1].astype(np.float32))
+        for i, node in enumerate(norms)
     }
     return statistics, seen
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
 from numpy.typing import NDArray
+from onnx import numpy_helper
 
 from fn3hw.deploy.graph import Array, Graph, resolve
 from fn3hw.errors import InputError, RunError
@@ -145,7 +145,9 @@ class Supernet:
         except (ValueError, KeyError, TypeError) as error:
             raise RunError(f"{space_path} is damaged: {error}.", hint=f"Train the run again: {folder}.") from error
         if version > SPACE_FORMAT:
-            raise RunError(f"{space_path} has format {version}; this fn3hw reads up to {SPACE_FORMAT}.", hint="Upgrade fn3hw.")
+            raise RunError(
+                f"{space_path} has format {version}; this fn3hw reads up to {SPACE_FORMAT}.", hint="Upgrade fn3hw."
+            )
         data = onnx_path.read_bytes()
         if sha256(data) != checksum:
             raise RunError(
@@ -222,7 +224,9 @@ class _Slicer:
             node.input[position] = resolve(name, self.substitutes)
         gate = self.graph.group_of_depthwise.get(index)
         if gate is not None:
-            next(a for a in node.attribute if a.name == "group").i = self._width(gate, self.graph.arrays[node.input[1]].shape[0])
+            next(a for a in node.attribute if a.name == "group").i = self._width(
+                gate, self.graph.arrays[node.input[1]].shape[0]
+            )
         return node
 
     def _width(self, gate: str, full_width: int) -> int:
@@ -254,7 +258,8 @@ class _Slicer:
                 for name, value in zip(node.input[3:5], self.statistics[node.name], strict=True):
                     if value.shape != arrays[name].shape:
                         raise InputError(
-                            f"Statistics of {node.name} have shape {value.shape}, the subnet needs {arrays[name].shape}."
+                            f"Statistics of {node.name} have shape {value.shape}, "
+                            f"the subnet needs {arrays[name].shape}."
                         )
                     arrays[name] = value.astype(np.float32)
 

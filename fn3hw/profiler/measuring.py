@@ -25,8 +25,10 @@ the point where they empty the caches between any two samples."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effort:
-    """How much measuring is enough. By default a subnet gets 75 samples and 1.2 s of each model over its three rounds,
-    less where its interval is narrow earlier.
+    """How much measuring is enough.
+
+    By default a subnet gets 75 samples and 1.2 s of each model over its three rounds, less where its interval is narrow
+    earlier.
 
     Args:
         rounds: fresh processes per candidate.

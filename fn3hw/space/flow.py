@@ -103,7 +103,7 @@ class ChannelFlow:
             self._add(group.readers, operation)
 
     def carry(self, out: str, values: list[str], *, operation: str, parameters: tuple[str, ...] = ()) -> None:
-        """``operation`` hands the channels of ``values`` on to ``out``, each with its entry of axis 0 of the parameters."""
+        """``operation`` hands the channels of ``values`` on to ``out``, each with its own entry of the parameters."""
         spans = [span for value in values if (span := self.span(value)) is not None]
         if not spans:
             return

@@ -68,7 +68,9 @@ class GateSite(nn.Module):
             return x
         if self.gate.level == "layer":
             return x * self.scale
-        return x * self.scale[: x.shape[1] // self.repeat].repeat_interleave(self.repeat).reshape(1, -1, *[1] * (x.dim() - 2))
+        return x * self.scale[: x.shape[1] // self.repeat].repeat_interleave(self.repeat).reshape(
+            1, -1, *[1] * (x.dim() - 2)
+        )
 
     def extra_repr(self) -> str:
         """The gate's name and size."""
@@ -177,9 +179,9 @@ def nest(
     """Find the gates of a torch module by tracing it.
 
     Channels and neurons are gated where no residual sum ties them down: between two convolutions or linear layers,
-    through batch norm, activation, depthwise convolution, pooling, flatten, squeeze-and-excitation. A residual branch is
-    a block of level ``layer``; the branches that add to one stream form one gate. What cannot be gated is left whole and
-    listed with its reason in ``Nested.report``.
+    through batch norm, activation, depthwise convolution, pooling, flatten, squeeze-and-excitation. A residual branch
+    is a block of level ``layer``; the branches that add to one stream form one gate. What cannot be gated is left whole
+    and listed with its reason in ``Nested.report``.
 
     Args:
         module: any module that torch.fx can trace; its parameters are shared, not copied.
@@ -221,7 +223,11 @@ class _Builder:
     def build(self, example: torch.Tensor) -> Nested:
         found = set()
         for group in self.traced.groups:
-            if group.kinds != {"input"} and (level := _level_of(group)) in self.levels and self._place_group(group, level):
+            if (
+                group.kinds != {"input"}
+                and (level := _level_of(group)) in self.levels
+                and self._place_group(group, level)
+            ):
                 found.add(level)
         if "layer" in self.levels and self._place_branches():
             found.add("layer")

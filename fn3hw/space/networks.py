@@ -6,6 +6,7 @@ A network is built from its name, the number of classes and the shape of one inp
 from __future__ import annotations
 
 import inspect
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -32,7 +33,7 @@ class MLP(nn.Module):
         super().__init__()
         widths = (math.prod(input_shape), *hidden)
         layers: list[nn.Module] = [nn.Flatten()]
-        for before, after in zip(widths, widths[1:], strict=False):
+        for before, after in itertools.pairwise(widths):
             layers += [nn.Linear(before, after), nn.ReLU()]
         self.layers = nn.Sequential(*layers)
         self.classifier = nn.Linear(widths[-1], n_classes)
@@ -138,7 +139,9 @@ def build(name: str, *, n_classes: int, input_shape: InputShape, **options: Any)
     try:
         if name in _OWN:
             return factory(n_classes, tuple(input_shape), **options)
-        model = torchvision.models.get_model(name.removeprefix("torchvision/"), weights=None, num_classes=n_classes, **options)
+        model = torchvision.models.get_model(
+            name.removeprefix("torchvision/"), weights=None, num_classes=n_classes, **options
+        )
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"Network {name} cannot be built with {options}: {error}.") from error
     return model  # type: ignore[no-any-return]

@@ -65,7 +65,9 @@ class SlicedForward:
     def _inputs(self, node: fx.Node, skipped: set[str]) -> list[fx.Node]:
         return [source for source in node.all_input_nodes if str(source.target) not in skipped]
 
-    def _call(self, node: fx.Node, values: dict[fx.Node, Any], counts: dict[str, int], skipped: set[str], x: torch.Tensor) -> Any:
+    def _call(
+        self, node: fx.Node, values: dict[fx.Node, Any], counts: dict[str, int], skipped: set[str], x: torch.Tensor
+    ) -> Any:
         if node.op == "placeholder":
             return x
         if skipped and (inputs := self._inputs(node, skipped)) != node.all_input_nodes:
@@ -127,5 +129,3 @@ class SlicedForward:
         if isinstance(module, NORMS):
             return not cut or module.momentum is not None
         return not cut or type(module) is nn.Linear
-
-

@@ -129,7 +129,7 @@ class SearchSpace:
         return Subnet(tuple((g.name, _prefix(int(counts.get(g.name, g.size)))) for g in self.gates))
 
     def from_blocks(self, blocks: Mapping[str, Iterable[int]]) -> Subnet:
-        """The subnet that keeps exactly the given blocks (indices from 0) of the named gates, and all other gates whole.
+        """The subnet that keeps exactly the given blocks (indices from 0) of the named gates; other gates stay whole.
 
         Raises:
             UnknownName: a name is no gate of this space.
@@ -154,13 +154,17 @@ class SearchSpace:
         """
         fields = subnet_id.split("-")
         if len(fields) != len(self.gates):
-            raise InputError(f"A subnet id of this space has {len(self.gates)} fields, {subnet_id!r} has {len(fields)}.")
+            raise InputError(
+                f"A subnet id of this space has {len(self.gates)} fields, {subnet_id!r} has {len(fields)}."
+            )
         blocks: dict[str, Iterable[int]] = {}
         for gate, field in zip(self.gates, fields, strict=True):
             try:
                 bits = int(field[1:], 16) if field.startswith("x") else _prefix(int(field))
             except (ValueError, OverflowError):
-                raise InputError(f"Field {field!r} of subnet id {subnet_id!r} is neither a count nor a bit set.") from None
+                raise InputError(
+                    f"Field {field!r} of subnet id {subnet_id!r} is neither a count nor a bit set."
+                ) from None
             blocks[gate.name] = [m for m in range(bits.bit_length()) if bits >> m & 1]
         subnet = self.from_blocks(blocks)
         if subnet.id != subnet_id:

@@ -30,13 +30,27 @@ CARRYING_MODULES: tuple[type[nn.Module], ...] = (
 )
 CARRYING_FUNCTIONS: frozenset[Any] = frozenset(
     {
-        *(F.relu, F.relu6, F.hardtanh, F.silu, F.gelu, F.sigmoid, F.hardsigmoid, F.hardswish, F.tanh, F.leaky_relu, F.elu),
+        *(
+            F.relu,
+            F.relu6,
+            F.hardtanh,
+            F.silu,
+            F.gelu,
+            F.sigmoid,
+            F.hardsigmoid,
+            F.hardswish,
+            F.tanh,
+            F.leaky_relu,
+            F.elu,
+        ),
         *(F.dropout, F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d, F.adaptive_max_pool2d, F.interpolate, F.mish),
         *(torch.relu, torch.sigmoid, torch.tanh, torch.clamp, torch.mul, operator.mul, operator.imul, torch.neg),
         *(operator.neg, torch.div, operator.truediv, torch.sub, operator.sub, F.softplus, F.selu),
     }
 )
-CARRYING_METHODS = frozenset({"relu", "relu_", "sigmoid", "tanh", "clamp", "mul", "mul_", "contiguous", "clone", "float"})
+CARRYING_METHODS = frozenset(
+    {"relu", "relu_", "sigmoid", "tanh", "clamp", "mul", "mul_", "contiguous", "clone", "float"}
+)
 SUMS: frozenset[Any] = frozenset({operator.add, operator.iadd, torch.add})
 SUM_METHODS = frozenset({"add", "add_"})
 
@@ -135,7 +149,7 @@ def _user_line(error: BaseException) -> str:
 
 
 def _unfreeze_dropout(graph_module: fx.GraphModule) -> None:
-    """Replace ``F.dropout(x, p, training=self.training)``, whose flag tracing has frozen, by a module that has its own."""
+    """Replace ``F.dropout(x, p, training=self.training)``, whose flag tracing froze, by a module that has its own."""
     changed = False
     for index, node in enumerate(list(graph_module.graph.nodes)):
         if node.op == "call_function" and node.target is F.dropout:
@@ -232,7 +246,9 @@ class _Walk:
                 self.flow.pin(node.name, f"the sum {node.name} ties it")
         elif (method == "mean" or node.target is torch.mean) and self._is_spatial_mean(node, inputs[0]):
             self.flow.carry(node.name, [inputs[0].name], operation=node.name)
-        elif (node.target is torch.flatten or method in ("flatten", "view", "reshape")) and self._flattens(node, inputs[0]):
+        elif (node.target is torch.flatten or method in ("flatten", "view", "reshape")) and self._flattens(
+            node, inputs[0]
+        ):
             self.flow.flatten(node.name, inputs[0].name, shape=shape_of(inputs[0]) or (), operation=node.name)
         else:
             self._pin(inputs, f"{called} is no operation that fn3hw can slice")
@@ -253,7 +269,9 @@ class _Walk:
 
     def _flattens(self, node: fx.Node, source: fx.Node) -> bool:
         before, after = shape_of(source), shape_of(node)
-        return before is not None and after is not None and len(after) == 2 and after[0] == before[0] and len(before) >= 2
+        return (
+            before is not None and after is not None and len(after) == 2 and after[0] == before[0] and len(before) >= 2
+        )
 
     def _pin(self, nodes: list[fx.Node], reason: str) -> None:
         for node in nodes:
@@ -300,5 +318,3 @@ def _branch_name(inside: frozenset[fx.Node]) -> str:
     paths = [str(node.target).split(".") for node in inside if node.op == "call_module"]
     common = [parts[0] for parts in zip(*paths, strict=False) if len(set(parts)) == 1]
     return ".".join(common) or str(paths[0][0])
-
-

@@ -30,6 +30,8 @@ def recipe_network(recipe: Recipe, data: Data) -> Nested:
     settings = recipe.network
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
-        module = networks.build(settings.name, n_classes=data.n_classes, input_shape=data.input_shape, **settings.options)
+        module = networks.build(
+            settings.name, n_classes=data.n_classes, input_shape=data.input_shape, **settings.options
+        )
     example = torch.zeros(2, *data.input_shape)
     return nest(module, example, settings.levels, keep=settings.keep, beta=settings.beta)

@@ -41,7 +41,9 @@ class InMemory:
         std: likewise.
     """
 
-    def __init__(self, images: NDArray[Any], labels: Labels, *, mean: NDArray[np.float32], std: NDArray[np.float32]) -> None:
+    def __init__(
+        self, images: NDArray[Any], labels: Labels, *, mean: NDArray[np.float32], std: NDArray[np.float32]
+    ) -> None:
         self.images, self.labels = torch.tensor(images), torch.tensor(labels)
         self.mean = torch.from_numpy(mean).reshape(1, -1, 1, 1)
         self.std = torch.from_numpy(std).reshape(1, -1, 1, 1)
@@ -101,7 +103,14 @@ class Data:
 
     @classmethod
     def from_datasets(
-        cls, train: Dataset[Any], test: Dataset[Any], *, n_classes: int, search: int = 2000, name: str = "own", seed: int = 0
+        cls,
+        train: Dataset[Any],
+        test: Dataset[Any],
+        *,
+        n_classes: int,
+        search: int = 2000,
+        name: str = "own",
+        seed: int = 0,
     ) -> Data:
         """Any torch data sets of (normalised image tensor, label); ``search`` images of ``train`` are held out.
 
@@ -138,7 +147,9 @@ class Data:
     def check_fits(self, *, n_classes: int, input_shape: tuple[int, ...]) -> None:
         """Raise `InputError` unless a network with this input and output can be used on the data."""
         if self.input_shape != tuple(input_shape):
-            raise InputError(f"Data set {self.name} has inputs of shape {self.input_shape}, the network takes {input_shape}.")
+            raise InputError(
+                f"Data set {self.name} has inputs of shape {self.input_shape}, the network takes {input_shape}."
+            )
         if self.n_classes != n_classes:
             raise InputError(f"Data set {self.name} has {self.n_classes} classes, the network {n_classes}.")
 
@@ -209,7 +220,7 @@ def _read_idx(path: Path, hint: str) -> NDArray[np.uint8]:
 
 
 def _cifar(classes: int) -> Callable[[Path | None, int, int], Data]:
-    """CIFAR in its binary version: per image one label byte (CIFAR-100: coarse, then fine), then 3072 bytes of pixels."""
+    """CIFAR's binary version: per image one label byte (CIFAR-100: coarse, then fine), then 3072 bytes of pixels."""
 
     def load(root: Path | None, search: int, seed: int) -> Data:
         if classes == 10:
@@ -234,7 +245,9 @@ def _read_cifar(paths: list[Path], label_bytes: int) -> tuple[Images, Labels]:
         except OSError as error:
             raise InputError(f"{path} cannot be read: {error}.", hint=hint) from error
         if not len(data) or len(data) % size:
-            raise InputError(f"{path} has {len(data)} bytes, not a multiple of {size}: cut short, or another format.", hint=hint)
+            raise InputError(
+                f"{path} has {len(data)} bytes, not a multiple of {size}: cut short, or another format.", hint=hint
+            )
         records.append(data.reshape(-1, size))
     table = np.concatenate(records)
     return table[:, label_bytes:].reshape(-1, 3, 32, 32).copy(), table[:, label_bytes - 1].astype(np.int64)
@@ -245,7 +258,9 @@ def _folder(root: Path | None, search: int, seed: int) -> Data:
     from torchvision import datasets, transforms
 
     if root is None or not (root / "train").is_dir() or not (root / "val").is_dir():
-        raise InputError(f"{root} has no folders train/ and val/ with one folder of images per class.", hint="Set data.root.")
+        raise InputError(
+            f"{root} has no folders train/ and val/ with one folder of images per class.", hint="Set data.root."
+        )
     normalise = transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     view = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224), transforms.ToTensor(), normalise])
     random_view = transforms.Compose([transforms.RandomResizedCrop(224), transforms.ToTensor(), normalise])
@@ -275,7 +290,13 @@ _LOADERS: dict[str, Callable[[Path | None, int, int], Data]] = {
 
 
 def _in_memory(
-    name: str, train: tuple[Images, Labels], test: tuple[Images, Labels], search: int, seed: int, *, n_classes: int | None = None
+    name: str,
+    train: tuple[Images, Labels],
+    test: tuple[Images, Labels],
+    search: int,
+    seed: int,
+    *,
+    n_classes: int | None = None,
 ) -> Data:
     images, labels = train
     classes = n_classes or int(labels.max()) + 1

@@ -97,7 +97,9 @@ class _Training:
             self.net.to(memory_format=torch.channels_last)
         self.steps_per_epoch = len(data.split("train")) // recipe.batch_size
         if self.steps_per_epoch == 0:
-            raise InputError(f"A batch of {recipe.batch_size} is more than the {len(data.split('train'))} training images.")
+            raise InputError(
+                f"A batch of {recipe.batch_size} is more than the {len(data.split('train'))} training images."
+            )
         self.optimiser = _optimiser(net, recipe)
         self.history: list[Epoch] = []
 
@@ -107,7 +109,9 @@ class _Training:
         for epoch in range(len(self.history), self.recipe.epochs):
             self.history.append(self._epoch(epoch))
             if self.folder:
-                self.folder.save_checkpoint(self.net.state_dict(), self.optimiser.state_dict(), [asdict(e) for e in self.history])
+                self.folder.save_checkpoint(
+                    self.net.state_dict(), self.optimiser.state_dict(), [asdict(e) for e in self.history]
+                )
         self.net.eval()
         return self.history
 
@@ -184,7 +188,7 @@ class _Training:
         if not math.isfinite(loss):
             raise InputError(
                 f"The loss is {loss} in epoch {epoch + 1}: training has diverged.",
-                hint=f"Lower learning_rate (now {self.recipe.learning_rate}); the checkpoint of the epoch before is kept.",
+                hint=f"Lower learning_rate (now {self.recipe.learning_rate}); the last checkpoint is kept.",
             )
         if self.report:
             per_step = (time.monotonic() - started) / (index + 1)
@@ -222,5 +226,9 @@ def _optimiser(net: Nested, recipe: Recipe) -> torch.optim.Optimizer:
         return torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     nesterov = recipe.momentum > 0
     return torch.optim.SGD(
-        parameters, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=nesterov, weight_decay=recipe.weight_decay
+        parameters,
+        lr=recipe.learning_rate,
+        momentum=recipe.momentum,
+        nesterov=nesterov,
+        weight_decay=recipe.weight_decay,
     )

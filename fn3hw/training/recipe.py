@@ -167,6 +167,10 @@ def _explain(error: ValidationError, source: str) -> InputError:
     first = error.errors()[0]
     place = [str(part) for part in first["loc"]]
     if first["type"] == "extra_forbidden":
-        section: Any = {"network": Network, "data": DataSet, "sampling": Sampling}.get(place[0]) if len(place) > 1 else Recipe
-        return UnknownName(f"field of {source}", ".".join(place), [*(".".join([*place[:-1], f]) for f in section.model_fields)])
+        section: Any = (
+            {"network": Network, "data": DataSet, "sampling": Sampling}.get(place[0]) if len(place) > 1 else Recipe
+        )
+        return UnknownName(
+            f"field of {source}", ".".join(place), [*(".".join([*place[:-1], f]) for f in section.model_fields)]
+        )
     return InputError(f"{source}: {'.'.join(place)}: {first['msg']}.")

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from fn3hw.errors import InputError, RunError
+from fn3hw.errors import RunError
 from fn3hw.space.files import write_bytes, write_text
 from fn3hw.training.recipe import Recipe
 
