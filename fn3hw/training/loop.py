@@ -83,10 +83,12 @@ def train(
     Raises:
         InputError: the data do not fit the network, or the loss is not finite.
     """
-    return _Training(net, data, recipe, run, progress).run()
+    return Trainer(net, data, recipe, run, progress).run()
 
 
-class _Training:
+class Trainer:
+    """The state of one training. `train` is the way to use it; benchmarks call `step` alone."""
+
     def __init__(
         self, net: Nested, data: Data, recipe: Recipe, run: Run | None, progress: Callable[[Progress], None] | None
     ) -> None:
@@ -104,6 +106,7 @@ class _Training:
         self.history: list[Epoch] = []
 
     def run(self) -> list[Epoch]:
+        """Train from the last checkpoint to the end."""
         self._resume()
         self.net.train()
         for epoch in range(len(self.history), self.recipe.epochs):
@@ -134,7 +137,7 @@ class _Training:
         for index, (x, y) in enumerate(batches):
             step = epoch * self.steps_per_epoch + index
             self._set_learning_rate(step)
-            losses.append(self._step(x, y, rng))
+            losses.append(self.step(x, y, rng))
             if index % PROGRESS_EVERY == PROGRESS_EVERY - 1 or index == self.steps_per_epoch - 1:
                 self._check_and_report(epoch, index, losses, started)
         seconds = time.monotonic() - started
@@ -142,7 +145,8 @@ class _Training:
         seen = (epoch + 1) * self.steps_per_epoch * recipe.batch_size * passes
         return Epoch(epoch, float(torch.stack(losses).mean()), seconds, self.optimiser.param_groups[0]["lr"], seen)
 
-    def _step(self, x: torch.Tensor, y: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    def step(self, x: torch.Tensor, y: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+        """One step on a batch x (N, ...), y (N,): all passes of the recipe, then one update. Returns the first loss."""
         x, y = x.to(self.device), y.to(self.device)
         if x.dim() == 4:
             x = x.contiguous(memory_format=torch.channels_last)
