@@ -47,7 +47,7 @@ class Rule:
 
 
 def candidates(counts: FloatArray) -> list[Rule]:
-    """Rules worth trying for counts of shape (n,) or (n, k), the simplest first: powers of two within the data's range."""
+    """Rules worth trying for counts (n,) or (n, k), the simplest first: powers of two within the data's range."""
     counts = np.asarray(counts, dtype=np.float64)
     span = float(np.max(np.ptp(counts, axis=0))) if counts.size else 0.0
     powers = [1 << e for e in range(16) if 1 << e <= max(span, 1.0)]

@@ -26,15 +26,17 @@ def read_evidence(profile: MeasuredProfile, measurements: Sequence[Measured], ta
     try:
         states = table.encoder.parse([m.subnet for m in measurements])
     except InputError as error:
-        raise ProfileError(f"The profile's measurements are of another network: {error.message}", hint=_AGAIN) from error
+        raise ProfileError(
+            f"The profile's measurements are of another network: {error.message}", hint=_AGAIN
+        ) from error
     latency_ms = np.array([m.ratio for m in measurements], dtype=np.float64) * profile.reference.latency_ms
     if not (np.isfinite(latency_ms).all() and (latency_ms > 0).all()):
         raise ProfileError("The profile has a latency that is no positive number.", hint=_AGAIN)
     has_kernels = bool(measurements) and all(m.kernels for m in measurements)
-    times = table.times(measurements) if has_kernels else np.empty((len(measurements), 0))
+    times, kernels = table.times(measurements) if has_kernels else (np.empty((len(measurements), 0)),) * 2
     if not (np.isfinite(times).all() and (times >= 0).all()):
         raise ProfileError("The profile has a kernel time that is no number of microseconds.", hint=_AGAIN)
-    return Evidence(states, times, latency_ms)
+    return Evidence(states, times, kernels, latency_ms)
 
 
 def unit_table(profile: MeasuredProfile) -> UnitTable:
@@ -53,6 +55,6 @@ def require_enough(measurements: Sequence[Measured]) -> None:
     """Raise `ProfileError` where there is too little to fit on."""
     if len(measurements) < MIN_SUBNETS:
         raise ProfileError(
-            f"The profile has {len(measurements)} measured subnets to fit on; a cost model needs at least {MIN_SUBNETS}.",
+            f"The profile has {len(measurements)} subnets to fit on; a cost model needs at least {MIN_SUBNETS}.",
             hint=_MORE,
         )

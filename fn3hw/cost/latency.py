@@ -15,6 +15,9 @@ from fn3hw.cost.state import States
 
 _DRIFT_ROUNDS = 3
 _OUTLIER = 0.005
+_OVERHEAD_PAYS = 0.9
+_LEAST_LEFT = 0.2
+"""No more than the rest of a kernel's time can be overhead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,16 +27,18 @@ class Evidence:
     Args:
         states: n measured subnets.
         times: kernel time of each part, shape (n, U), in µs.
+        kernels: how many kernels that was, shape (n, U).
         latency_ms: end to end, shape (n,).
     """
 
     states: States
     times: FloatArray
+    kernels: FloatArray
     latency_ms: FloatArray
 
     def take(self, rows: NDArray[np.intp]) -> Evidence:
         """Some of the subnets."""
-        return Evidence(self.states.take(rows), self.times[rows], self.latency_ms[rows])
+        return Evidence(self.states.take(rows), self.times[rows], self.kernels[rows], self.latency_ms[rows])
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +48,12 @@ class Latency:
     Args:
         parts: each predicts ms.
         offset_ms: what no part explains.
+        ms_per_us: end-to-end ms per µs of kernel time.
     """
 
     parts: tuple[Part, ...]
     offset_ms: float
+    ms_per_us: float = 1e-3
 
     def part_ms(self, states: States) -> FloatArray:
         """Time of each part in ms, shape (n, U)."""
@@ -76,7 +83,29 @@ def fit_latency(parts: Sequence[Part], evidence: Evidence) -> Latency:
         predicted = np.stack([part.predict(states) for part in fitted], axis=1)
         drift = _drift(times, predicted, present)
     offset_ms, ms_per_us = _calibrate(predicted.sum(axis=1), evidence.latency_ms)
-    return Latency(tuple(replace(part, coef=part.coef * ms_per_us) for part in fitted), offset_ms)
+    return Latency(tuple(replace(part, coef=part.coef * ms_per_us) for part in fitted), offset_ms, ms_per_us)
+
+
+def without_overhead(evidence: Evidence, latency: Latency) -> Evidence:
+    """The evidence less what timing adds to each kernel, where that brings the sum nearer to latency.
+
+    A profiler's own work, and times cut to whole microseconds, are a constant per kernel. It matters where kernels take
+    few microseconds: a subnet of many small kernels seems slower than it is.
+
+    Args:
+        evidence: n subnets.
+        latency: as fitted on it.
+    """
+    total_ms = latency.predict(evidence.states) - latency.offset_ms
+    number = evidence.kernels.sum(axis=1)
+    plain = np.stack([np.ones_like(total_ms), total_ms], axis=1)
+    signed = np.concatenate([plain, number[:, None], -number[:, None]], axis=1)
+    without, fit = (fit_relative(m, evidence.latency_ms, alpha=1e-6) for m in (plain, signed))
+    if fit.error > _OVERHEAD_PAYS * without.error or fit.coef[1] <= 0:
+        return evidence
+    per_kernel_us = (fit.coef[3] - fit.coef[2]) / fit.coef[1] / latency.ms_per_us
+    corrected = evidence.times - per_kernel_us * evidence.kernels
+    return replace(evidence, times=np.maximum(corrected, _LEAST_LEFT * evidence.times))
 
 
 def _drift(times: FloatArray, predicted: FloatArray, present: NDArray[np.bool_]) -> FloatArray:

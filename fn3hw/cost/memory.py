@@ -22,7 +22,7 @@ _BETTER = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """Bytes of one or more initializers of equal dependence: ``bytes * product of counts``, where all branches are there."""
+    """Initializers that depend on the same gates: ``bytes * product of counts``, where all branches are there."""
 
     bytes: float
     columns: tuple[int, ...]
@@ -99,7 +99,10 @@ class PeakMemory:
         if not (np.isfinite(peak_mib).all() and (peak_mib > 0).all()):
             return self
         matrix = self._matrix(states)
-        few, all_terms = fit_relative(matrix[:, :2], peak_mib, alpha=_ALPHA), fit_relative(matrix, peak_mib, alpha=_ALPHA)
+        few, all_terms = (
+            fit_relative(matrix[:, :2], peak_mib, alpha=_ALPHA),
+            fit_relative(matrix, peak_mib, alpha=_ALPHA),
+        )
         best = all_terms if all_terms.error < _BETTER * few.error else few
         self._coef = np.append(best.coef, np.zeros(matrix.shape[1] - len(best.coef)))
         self.loo_error = best.error

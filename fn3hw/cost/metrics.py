@@ -15,9 +15,9 @@ Source = Literal["held-out subnets", "leave-one-out"]
 class Metrics(TypedDict):
     """Accuracy of predictions; errors and shares are fractions, not percent.
 
-    ``mape`` is the mean of |predicted / measured - 1|, ``within_5pct`` and ``within_10pct`` the shares of subnets with a
-    smaller error than that, ``spearman`` the rank correlation (NaN where all are equal), ``n`` the number of subnets,
-    and ``source`` says which: subnets of the profile that were kept out of the fit, or each fitted one left out in turn.
+    ``mape`` is the mean of |predicted / measured - 1|, ``within_5pct`` and ``within_10pct`` the shares of subnets with
+    a smaller error than that, ``spearman`` the rank correlation (NaN where all are equal), ``n`` the number of subnets,
+    and ``source`` says which: subnets of the profile that were kept out of the fit, or each fitted one left out.
     """
 
     mape: float

@@ -12,7 +12,7 @@ from fn3hw.cost.basis import FloatArray, Rule
 from fn3hw.cost.endtoend import find_rule, fit_end_to_end, gate_parts
 from fn3hw.cost.evidence import read_evidence, require_enough, unit_table
 from fn3hw.cost.intervals import Interval, conformal
-from fn3hw.cost.latency import Evidence, Latency, fit_latency
+from fn3hw.cost.latency import Evidence, Latency, fit_latency, without_overhead
 from fn3hw.cost.memory import PeakMemory, Size
 from fn3hw.cost.metrics import Metrics, score
 from fn3hw.cost.parts import Part, blank_part, choose_rules
@@ -107,7 +107,9 @@ class CostModel:
         """
         one = self._gate(gate)
         counts = np.arange(one.size, one.min_kept - 1, -1)
-        latency_ms = self._latency.predict(self._encoder.encode([self.space.from_counts({gate: int(c)}) for c in counts]))
+        latency_ms = self._latency.predict(
+            self._encoder.encode([self.space.from_counts({gate: int(c)}) for c in counts])
+        )
         before = np.minimum.accumulate(np.concatenate(([np.inf], latency_ms[:-1])))
         drops = latency_ms < before * (1 - _DROP)
         drops[[0, -1]] = True
@@ -161,14 +163,17 @@ def fit_cost(profile: MeasuredProfile, *, level: float = 0.9) -> CostModel:
     table = unit_table(profile)
     require_enough(profile.fitted)
     evidence = read_evidence(profile, profile.fitted, table)
-    rules, fitter = _kernel_fitter(table, evidence) if evidence.times.size else _end_to_end_fitter(table, evidence)
+    choose = _kernel_fitter if evidence.times.size else _end_to_end_fitter
+    rules, evidence, fitter = choose(table, evidence)
     latency = fitter(evidence)
     left_out = _leave_one_out(fitter, evidence)
     size = Size(profile.network.parameters, table.encoder).fit(
         evidence.states, np.array([m.size_bytes for m in profile.fitted], dtype=np.float64)
     )
     largest = np.array([gate.size for gate in profile.space], dtype=np.float64)
-    peak = PeakMemory(size, largest).fit(evidence.states, np.array([m.peak_mib for m in profile.fitted], dtype=np.float64))
+    peak = PeakMemory(size, largest).fit(
+        evidence.states, np.array([m.peak_mib for m in profile.fitted], dtype=np.float64)
+    )
     return CostModel(
         space=table.encoder.space,
         rules=rules,
@@ -182,16 +187,21 @@ def fit_cost(profile: MeasuredProfile, *, level: float = 0.9) -> CostModel:
     )
 
 
-def _kernel_fitter(table: UnitTable, evidence: Evidence) -> tuple[Rules, _Fitter]:
+def _kernel_fitter(table: UnitTable, evidence: Evidence) -> tuple[Rules, Evidence, _Fitter]:
     used = np.flatnonzero(evidence.times.sum(axis=0) > 0)
-    blank = [blank_part(table, int(k)) for k in used]
-    shared, parts = choose_rules(blank, evidence.states, evidence.times[:, used])
-    return _rules(shared, parts, "kernel"), lambda some: fit_latency(parts, replace(some, times=some.times[:, used]))
+    evidence = replace(evidence, times=evidence.times[:, used], kernels=evidence.kernels[:, used])
+    shared, parts = choose_rules([blank_part(table, int(k)) for k in used], evidence.states, evidence.times)
+    evidence = without_overhead(evidence, fit_latency(parts, evidence))
+    return _rules(shared, parts, "kernel"), evidence, lambda some: fit_latency(parts, some)
 
 
-def _end_to_end_fitter(table: UnitTable, evidence: Evidence) -> tuple[Rules, _Fitter]:
+def _end_to_end_fitter(table: UnitTable, evidence: Evidence) -> tuple[Rules, Evidence, _Fitter]:
     shared, parts = find_rule(gate_parts(table), evidence.states, evidence.latency_ms)
-    return _rules(shared, parts, "end-to-end"), lambda some: fit_end_to_end(parts, some.states, some.latency_ms)
+
+    def fitter(some: Evidence) -> Latency:
+        return fit_end_to_end(parts, some.states, some.latency_ms)
+
+    return _rules(shared, parts, "end-to-end"), evidence, fitter
 
 
 def _rules(shared: Rule, parts: Iterable[Part], by: str) -> Rules:

@@ -118,7 +118,11 @@ def choose_rules(parts: Sequence[Part], states: States, times: FloatArray) -> tu
         error = errors[options.index(shared), k]
         for j in range(len(rules)):
             seen = part.present(states)
-            own = [(*rules[:j], rule, *rules[j + 1 :]) for rule in options if _is_seen(rule, states.counts[seen, part.columns[j]])]
+            own = [
+                (*rules[:j], rule, *rules[j + 1 :])
+                for rule in options
+                if _is_seen(rule, states.counts[seen, part.columns[j]])
+            ]
             if not own:
                 continue
             own_errors = [_error(part, one, states, times[:, k]) for one in own]

@@ -134,10 +134,14 @@ class CountRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         if not isinstance(self.products, str):
             return [tuple((int(a), int(b)) for a, b in self.products)]
         every = all_pairs(k)
-        return {"all": [every], "none": [()], "auto": [(), every] if 1 < k <= _AUTO_PRODUCT_COLUMNS else [()]}[self.products]
+        return {"all": [every], "none": [()], "auto": [(), every] if 1 < k <= _AUTO_PRODUCT_COLUMNS else [()]}[
+            self.products
+        ]
 
     @staticmethod
-    def _score(X: FloatArray, y: FloatArray, rules: Sequence[Rule], pairs: Sequence[tuple[int, int]], alpha: float) -> float:
+    def _score(
+        X: FloatArray, y: FloatArray, rules: Sequence[Rule], pairs: Sequence[tuple[int, int]], alpha: float
+    ) -> float:
         fitted: Fit = fit_relative(design(X, rules, pairs), y, alpha=alpha)
         conditions = float(np.mean([rule.align > 1 for rule in rules])) + bool(pairs)
         return (fitted.error + 1e-9) * (1 + SIMPLER * conditions)

@@ -83,5 +83,7 @@ def _solve(stacked: FloatArray, wanted: FloatArray) -> FloatArray:
         coef, _ = nnls(stacked, wanted, maxiter=30 * stacked.shape[1])
     except RuntimeError:  # it cycles on columns that are all but equal: a little more ridge tells them apart
         p = stacked.shape[1]
-        coef, _ = nnls(np.concatenate([stacked, 1e-3 * np.eye(p)]), np.concatenate([wanted, np.zeros(p)]), maxiter=300 * p)
+        coef, _ = nnls(
+            np.concatenate([stacked, 1e-3 * np.eye(p)]), np.concatenate([wanted, np.zeros(p)]), maxiter=300 * p
+        )
     return np.asarray(coef, dtype=np.float64)

@@ -50,7 +50,9 @@ class Encoder:
         self.space = space
         self.names: tuple[str, ...] = tuple(gate.name for gate in space)
         self.column = {name: j for j, name in enumerate(self.names)}
-        self.branches: tuple[Branch, ...] = tuple((g.name, m) for g in space if g.level in ("layer", "path") for m in range(g.size))
+        self.branches: tuple[Branch, ...] = tuple(
+            (g.name, m) for g in space if g.level in ("layer", "path") for m in range(g.size)
+        )
         self.branch_column = {branch: j for j, branch in enumerate(self.branches)}
         self._bits = [(self.column[name], block) for name, block in self.branches]
         self._sizes = [gate.size for gate in space]

@@ -1,8 +1,8 @@
 """Units: the nodes of a network whose time is decided by the same gates, and the time of each unit in each subnet.
 
-ONNX Runtime times every kernel of one run, so one measured subnet is a sample for every unit. A node without a width of
-its own, such as a sum, may or may not be fused into the node before it: it belongs to that node's unit. So does what the
-runtime inserted, such as layout reorders.
+ONNX Runtime times every kernel of one run, so one measured subnet is a sample for every unit. A node without a width
+of its own, such as a sum, may or may not be fused into the node before it: it belongs to that node's unit. So does what
+the runtime inserted, such as layout reorders.
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fn3hw.cost.basis import FloatArray
 from fn3hw.cost.ports import Measured
-from fn3hw.cost.state import Branch, Encoder, States
+from fn3hw.cost.state import Branch, Encoder
 from fn3hw.errors import ProfileError
 
 
@@ -59,25 +58,20 @@ class UnitTable:
         self.units: tuple[Unit, ...] = tuple(dict.fromkeys(self.unit_of.values()))
         self._index = {unit: k for k, unit in enumerate(self.units)}
 
-    def times(self, measurements: Sequence[Measured]) -> FloatArray:
-        """Microseconds per measurement and unit, shape (n, U).
+    def times(self, measurements: Sequence[Measured]) -> tuple[FloatArray, FloatArray]:
+        """Microseconds per measurement and unit, and how many kernels that was, both of shape (n, U).
 
         Raises:
             ProfileError: a kernel belongs to no node of the network.
         """
-        table = np.zeros((len(measurements), len(self.units)))
+        times = np.zeros((len(measurements), len(self.units)))
+        kernels = np.zeros_like(times)
         for i, measured in enumerate(measurements):
             for kernel, microseconds in measured.kernels.items():
-                table[i, self._index[self._owner(kernel)]] += microseconds
-        return table
-
-    def present(self, states: States) -> NDArray[np.bool_]:
-        """Whether each unit exists in each subnet, shape (n, U)."""
-        found = np.ones((len(states), len(self.units)), dtype=bool)
-        for k, unit in enumerate(self.units):
-            for branch in unit.branches:
-                found[:, k] &= states.branches[:, self.encoder.branch_column[branch]]
-        return found
+                k = self._index[self._owner(kernel)]
+                times[i, k] += microseconds
+                kernels[i, k] += 1
+        return times, kernels
 
     def columns(self, unit: Unit) -> list[int]:
         """Columns of the unit's widths in `States.counts`."""

@@ -1,0 +1,174 @@
+"""Devices whose rules are known, and profiles measured on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from fn3hw.space.gate import Gate
+from fn3hw.space.subnet import SearchSpace, Subnet
+
+SPACE = SearchSpace(
+    [
+        Gate("a", "channel", 96, 24),
+        Gate("b", "channel", 128, 32),
+        Gate("c", "channel", 64, 16),
+        Gate("stage", "layer", 2, 0),
+        Gate("d", "channel", 192, 48),
+        Gate("e", "channel", 160, 40),
+    ]
+)
+"""``b`` and ``c`` are the two widths of one branch each of the stage, which can be removed; ``d`` feeds ``e``."""
+
+UNITS: dict[str, tuple[str, ...]] = {
+    "a.expand": ("a",),
+    "a.project": ("a",),
+    "b.expand": ("b", "stage[0]"),
+    "b.add": ("stage[0]",),
+    "c.expand": ("c", "stage[1]"),
+    "d.conv": ("d",),
+    "de.conv": ("d", "e"),
+    "head": ("e",),
+    "softmax": (),
+}
+PARAMETERS: list[dict[str, Any]] = [
+    {"name": "a.weight", "fixed_bytes": 4 * 160, "gates": ("a",), "branches": ()},
+    {"name": "b.weight", "fixed_bytes": 4 * 90, "gates": ("b",), "branches": (("stage", 0),)},
+    {"name": "c.weight", "fixed_bytes": 4 * 90, "gates": ("c",), "branches": (("stage", 1),)},
+    {"name": "de.weight", "fixed_bytes": 4 * 9, "gates": ("d", "e"), "branches": ()},
+    {"name": "head.bias", "fixed_bytes": 40, "gates": (), "branches": ()},
+]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A device: µs per node.
+
+    Args:
+        step: of its staircase.
+        align: of its fast path, 1 for none.
+        penalty: share by which an unaligned count is slower.
+        scale: factor of all times.
+        per_kernel_us: what its profiler adds to each kernel.
+    """
+
+    step: int = 16
+    align: int = 4
+    penalty: float = 0.6
+    scale: float = 1.0
+    per_kernel_us: float = 0.0
+
+    def node_us(self, node: str, counts: dict[str, int]) -> float:
+        gates = [g for g in UNITS[node] if "[" not in g]
+        us = 20.0
+        if gates:
+            steps = [float(-(-counts[g] // self.step) * self.step) for g in gates]
+            off = any(counts[g] % self.align for g in gates)
+            us += 3.0 * np.prod(steps) / 50 ** (len(gates) - 1)
+            if off:
+                us += 15.0 + self.penalty * 3.0 * np.prod([float(counts[g]) for g in gates]) / 50 ** (len(gates) - 1)
+        return float(us * self.scale)
+
+    def kernels(self, subnet: Subnet) -> dict[str, float]:
+        kept = set(subnet.blocks("stage"))
+        gone = {f"stage[{m}]" for m in range(2) if m not in kept}
+        return {n: self.node_us(n, subnet.counts) for n, gates in UNITS.items() if not gone & set(gates)}
+
+
+@dataclass(frozen=True)
+class Measurement:
+    subnet: str
+    size_bytes: int
+    ratio: float
+    kernels: dict[str, float]
+    peak_mib: float
+    role: str = "fit"
+
+
+@dataclass(frozen=True)
+class Value:
+    latency_ms: float = 1.0
+    repeat_mape: float = 0.0
+
+
+@dataclass(frozen=True)
+class Net:
+    units: dict[str, tuple[str, ...]]
+    parameters: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class FakeProfile:
+    """What `fit_cost` reads of a profile."""
+
+    measurements: tuple[Measurement, ...]
+    space: SearchSpace = SPACE
+    network: Net = field(default_factory=lambda: Net(UNITS, PARAMETERS))
+    reference: Value = Value(latency_ms=1.0)
+    noise: Value = Value(repeat_mape=0.004)
+
+    @property
+    def fitted(self) -> tuple[Measurement, ...]:
+        return tuple(m for m in self.measurements if m.role == "fit")
+
+    @property
+    def held_out(self) -> tuple[Measurement, ...]:
+        return tuple(m for m in self.measurements if m.role == "holdout")
+
+    def changed(self, row: int, **fields: Any) -> FakeProfile:
+        """The profile with one measurement edited."""
+        rows = list(self.measurements)
+        rows[row] = replace(rows[row], **fields)
+        return replace(self, measurements=tuple(rows))
+
+
+def parameter_bytes(subnet: Subnet) -> int:
+    kept, counts, total = set(subnet.blocks("stage")), subnet.counts, 0
+    for one in PARAMETERS:
+        if all(block in kept for _, block in one["branches"]):
+            total += int(one["fixed_bytes"] * np.prod([counts[g] for g in one["gates"]], dtype=np.int64))
+    return total
+
+
+def true_ms(machine: Machine, subnet: Subnet) -> float:
+    return 0.05 * machine.scale + 1e-3 * sum(machine.kernels(subnet).values())
+
+
+def subnets(n: int, seed: int) -> list[Subnet]:
+    rng = np.random.default_rng(seed)
+    return [SPACE.full(), *(SPACE.random(rng) for _ in range(n - 1))]
+
+
+def measure(
+    machine: Machine,
+    fit: Sequence[Subnet],
+    held_out: Sequence[Subnet] = (),
+    *,
+    noise: float = 0.0,
+    drift: float = 0.0,
+    kernels: bool = True,
+    seed: int = 0,
+) -> FakeProfile:
+    """Measure subnets: ``noise`` on every time, ``drift`` common to all kernel times of a subnet, both relative."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for role, subnet in [("fit", s) for s in fit] + [("holdout", s) for s in held_out]:
+        shift = np.exp(drift * rng.normal())
+        times = {
+            node: us * shift * np.exp(noise * rng.normal()) + machine.per_kernel_us
+            for node, us in machine.kernels(subnet).items()
+        }
+        rows.append(
+            Measurement(
+                subnet=subnet.id,
+                size_bytes=parameter_bytes(subnet) + 1500 + 40 * subnet.counts["stage"],
+                ratio=true_ms(machine, subnet) * float(np.exp(noise * rng.normal())),
+                kernels=times if kernels else {},
+                peak_mib=30.0 + 2.1 * parameter_bytes(subnet) / 2**20 + 0.01 * subnet.counts["a"],
+                role=role,
+            )
+        )
+    return FakeProfile(tuple(rows))
