@@ -98,7 +98,7 @@ class Supernet:
             for cut in cuts:
                 size //= self.space[cut.gate].size
             found.append(
-                Parameter(name, size, tuple(cut.gate for cut in cuts), tuple(_branch(text) for text in branches))
+                Parameter(name, size, tuple(cut.gate for cut in cuts), tuple(split_branch(text) for text in branches))
             )
         return found
 
@@ -264,6 +264,7 @@ class _Slicer:
                     arrays[name] = value.astype(np.float32)
 
 
-def _branch(text: str) -> tuple[str, int]:
+def split_branch(text: str) -> tuple[str, int]:
+    """The layer gate and the block of a tag such as ``"layer1[0]"``."""
     name, _, block = text[:-1].rpartition("[")
     return name, int(block)
