@@ -57,7 +57,11 @@ def main() -> None:
             "seeds": seeds,
             "shares_of_full_measured_latency": SHARES,
             "test_accuracy": {
-                way: {"mean": table.mean(axis=0).tolist(), "spread": np.ptp(table, axis=0).tolist(), "all": table.tolist()}
+                way: {
+                    "mean": table.mean(axis=0).tolist(),
+                    "spread": np.ptp(table, axis=0).tolist(),
+                    "all": table.tolist(),
+                }
                 for way, table in tables.items()
             },
             "gain_points": (tables["latency"].mean(axis=0) - tables["blocks"].mean(axis=0)).tolist(),

@@ -16,8 +16,8 @@ from report import report
 
 from fn3hw.space import Nested, nest
 from fn3hw.space.networks import build
+from fn3hw.training.datasets import Augment, Data, InMemory
 from fn3hw.training.loop import Trainer
-from fn3hw.training.datasets import Data, InMemory
 from fn3hw.training.recipe import Recipe
 
 WAYS = {
@@ -34,10 +34,13 @@ def main() -> None:
     base = Recipe.load("fashion-mnist")
     data = random_data()
     trainings = {
-        way: Trainer(network(base), data, base.model_copy(update={"sampling": base.sampling.model_validate(options)}), None, None)
+        way: Trainer(
+            network(base), data, base.model_copy(update={"sampling": base.sampling.model_validate(options)}), None, None
+        )
         for way, options in WAYS.items()
     }
-    batch = next(iter(data.split("train").batches(base.batch_size, generator=torch.Generator(), augment=None)))  # type: ignore[arg-type]
+    split = data.split("train")
+    batch = next(iter(split.batches(base.batch_size, generator=torch.Generator(), augment=Augment())))
     rng = np.random.default_rng(0)
     seconds: dict[str, list[float]] = {way: [] for way in [*WAYS, "ordered, masked"]}
     for step in range(steps + 2):

@@ -21,6 +21,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import onnx
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from safetensors import SafetensorError
@@ -170,13 +171,17 @@ class Moments:
             mean = self.tensors[f"{norm.name}/mean"][rows].astype(np.float64)
             variance = self.tensors[f"{norm.name}/var"][rows].astype(np.float64)
             if norm.operation in weights:
-                offset = graph.arrays[bias[norm.operation]][rows] if norm.operation in bias else 0.0
+                offset = graph.arrays[bias[norm.operation]][rows].astype(np.float64) if norm.operation in bias else 0.0
                 mean, variance = self._closed_form(norm, weights[norm.operation], masks, offset)
             found[norm.name] = (mean, np.maximum(variance, FLOOR))
         return found
 
     def _closed_form(
-        self, norm: Norm, weight: NDArray[np.float32], masks: dict[str, NDArray[np.bool_]], offset: object
+        self,
+        norm: Norm,
+        weight: NDArray[np.float32],
+        masks: dict[str, NDArray[np.bool_]],
+        offset: NDArray[np.float64] | float,
     ) -> tuple[Float64, Float64]:
         mu, cov = self.tensors[f"{norm.operation}/mu"], self.tensors[f"{norm.operation}/cov"]
         matrix = weight.reshape(len(weight), -1)
@@ -361,12 +366,12 @@ def _entries(
     return np.flatnonzero(np.repeat(masks[gate], length // supernet.space[gate].size))
 
 
-def _patches(x: FloatArray, node: object, weight_shape: tuple[int, ...]) -> FloatArray:
+def _patches(x: FloatArray, node: onnx.NodeProto, weight_shape: tuple[int, ...]) -> FloatArray:
     """The vectors that a linear operation multiplies its weight with, one per row, at a sample of the positions."""
     if x.ndim == 2:
         return x
-    strides = list(attribute(node, "strides", [1, 1]))  # type: ignore[arg-type]
-    pads = list(attribute(node, "pads", [0, 0, 0, 0]))  # type: ignore[arg-type]
+    strides = attribute(node, "strides", [1, 1])
+    pads = attribute(node, "pads", [0, 0, 0, 0])
     padded = np.pad(x, ((0, 0), (0, 0), (pads[0], pads[2]), (pads[1], pads[3])))
     windows = sliding_window_view(padded, weight_shape[2:], axis=(2, 3))[:, :, :: strides[0], :: strides[1]]
     rows = np.moveaxis(windows, 1, 3)
