@@ -24,7 +24,9 @@ def search(
     run: RunFolder,
     profile: ProfileFile,
     evaluations: Annotated[int, typer.Option(min=2, help="The most subnets whose accuracy is evaluated.")] = 300,
-    images: Annotated[int, typer.Option(min=1, help="Images per evaluation, of the search split.")] = 1000,
+    images: Annotated[
+        int, typer.Option(min=1, help="Images per evaluation, of the search split; the front is verified on all.")
+    ] = 1000,
     cost: Annotated[
         str, typer.Option(help="What is charged: latency, peak, size, or blocks (the paper's count).")
     ] = "latency",
@@ -67,6 +69,7 @@ def run_search(opened: OpenRun, measured: Profile, *, evaluations: int, images: 
             folder=opened.folder,
             evaluations=evaluations,
             images=images,
+            final_images=len(opened.data.split("search")),
             cost_by=cost_by,
             seed=seed,
             profile=measured,

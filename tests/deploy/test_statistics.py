@@ -88,7 +88,7 @@ def test_closed_form_is_nearer_to_the_exact_statistics_than_the_supernets_own() 
     for _ in range(8):
         subnet = supernet.space.random(rng, prefix=True)
         exact, closed = recalibrate(supernet, subnet, x), moments.statistics(subnet)
-        for name in exact.keys() & {"stem.1", "a.7", "b.7", "down.1"}:
+        for name in exact.keys() & {"stem.1", "a.7", "b.7"}:
             errors["closed"].append(np.abs(np.log(closed[name][1] / exact[name][1])).mean())
             errors["full"].append(np.abs(np.log(full[name][1] / exact[name][1])).mean())
     assert np.mean(errors["closed"]) < 0.5 * np.mean(errors["full"])
