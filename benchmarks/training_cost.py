@@ -37,14 +37,14 @@ def main() -> None:
         way: Trainer(network(base), data, base.model_copy(update={"sampling": base.sampling.model_validate(options)}), None, None)
         for way, options in WAYS.items()
     }
-    batch = next(iter(data.split("train").batches(base.batch_size, generator=torch.Generator(), augment=None)))  # type: ignore[arg-type]
+    batch = next(data.training_batches(base.batch_size, seed=0, epoch=0))
     rng = np.random.default_rng(0)
     seconds: dict[str, list[float]] = {way: [] for way in [*WAYS, "ordered, masked"]}
     for step in range(steps + 2):
         for way, training in trainings.items():
             training.net.train()
             started = time.perf_counter()
-            training.step(*batch, rng)
+            training.step(*batch, step)
             if step >= 2:
                 seconds[way].append(time.perf_counter() - started)
         started = time.perf_counter()
