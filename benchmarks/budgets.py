@@ -47,7 +47,8 @@ def main() -> None:
         {
             "budgets": count,
             "met_pct": 100 * float(np.mean([row["measured_ms"] <= row["budget_ms"] for row in rows])),
-            "met_when_measured_again_pct": 100 * float(np.mean([row["measured_again_ms"] <= row["budget_ms"] for row in rows])),
+            "met_when_measured_again_pct": 100
+            * float(np.mean([row["measured_again_ms"] <= row["budget_ms"] for row in rows])),
             "met_at_first_try_pct": 100 * float(np.mean([row["first_try_met"] for row in rows])),
             "median_slack_pct": float(np.median([row["slack_pct"] for row in rows])),
             "points_on_the_front": len(atlas),

@@ -57,7 +57,11 @@ def main() -> None:
             "seeds": seeds,
             "shares_of_full_measured_latency": SHARES,
             "test_accuracy": {
-                way: {"mean": table.mean(axis=0).tolist(), "spread": np.ptp(table, axis=0).tolist(), "all": table.tolist()}
+                way: {
+                    "mean": table.mean(axis=0).tolist(),
+                    "spread": np.ptp(table, axis=0).tolist(),
+                    "all": table.tolist(),
+                }
                 for way, table in tables.items()
             },
             "gain_points": (tables["latency"].mean(axis=0) - tables["blocks"].mean(axis=0)).tolist(),
@@ -74,7 +78,7 @@ class Judge:
         self.known: dict[Subnet, tuple[float, float]] = {}
 
     def best(self, atlas: Atlas, share: float) -> float:
-        """Test accuracy of the point that the search would choose at a measured latency: the first, by merit, to meet it."""
+        """Test accuracy of the point that a search would choose at a latency: by merit, the first measured to meet it."""
         limit = share * self.full_ms
         points = sorted((p for p in atlas.points if p.latency_ms <= 1.1 * limit), key=lambda p: -p.accuracy)
         for point in points:

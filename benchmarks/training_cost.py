@@ -16,8 +16,8 @@ from report import report
 
 from fn3hw.space import Nested, nest
 from fn3hw.space.networks import build
-from fn3hw.training.loop import Trainer
 from fn3hw.training.datasets import Data, InMemory
+from fn3hw.training.loop import Trainer
 from fn3hw.training.recipe import Recipe
 
 WAYS = {
@@ -34,7 +34,9 @@ def main() -> None:
     base = Recipe.load("fashion-mnist")
     data = random_data()
     trainings = {
-        way: Trainer(network(base), data, base.model_copy(update={"sampling": base.sampling.model_validate(options)}), None, None)
+        way: Trainer(
+            network(base), data, base.model_copy(update={"sampling": base.sampling.model_validate(options)}), None, None
+        )
         for way, options in WAYS.items()
     }
     batch = next(data.training_batches(base.batch_size, seed=0, epoch=0))

@@ -15,7 +15,7 @@ from fn3hw.cli.profile import profile
 from fn3hw.cli.quickstart import quickstart
 from fn3hw.cli.search import search
 from fn3hw.cli.train import train
-from fn3hw.errors import Fn3hwError
+from fn3hw.errors import Fn3hwError, InputError
 
 INTERRUPTED = 130
 
@@ -49,8 +49,8 @@ def run(arguments: Sequence[str]) -> int:
         report_error(error, as_json="--json" in arguments)
         return error.exit_status
     except typer.TyperException as error:
-        error.show()
-        return 2
+        report_error(InputError(error.format_message(), hint="See: fn3hw --help"), as_json="--json" in arguments)
+        return InputError.exit_status
     except (KeyboardInterrupt, typer.Abort):
         print("Interrupted. Run the same command again to go on.", file=sys.stderr)
         return INTERRUPTED

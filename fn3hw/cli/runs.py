@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,8 +21,8 @@ from fn3hw.space.files import write_text
 from fn3hw.training import Data, Run, recipe_data
 
 MOMENTS = "moments.safetensors"
-MOMENT_IMAGES = 512
-MOMENT_SUBNETS = 96
+MOMENT_BYTES = 2**27
+MOMENT_SUBNETS = 128
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,8 @@ class OpenRun:
                 return Moments.load(path, self.supernet)
             except RunError as error:
                 self.console.say(f"{error.message} It is collected again.")
-        images = self.data.arrays("train", MOMENT_IMAGES)[0]
+        limit = max(256, MOMENT_BYTES // (4 * math.prod(self.supernet.input_shape)))
+        images = self.data.arrays("train", limit)[0]
         with self.console.progress("collecting batch-norm moments") as ticker:
             moments = Moments.collect(
                 self.supernet,

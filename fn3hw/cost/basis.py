@@ -19,8 +19,20 @@ FloatArray = NDArray[np.float64]
 TERMS = ("steps", "off", "off*count")
 """Names of the columns of `Rule.terms`."""
 
-PRODUCTS = ("steps({a})*steps({b})", "off({a})*{b}", "off({b})*{a}", "off({a})*{a}*{b}", "off({b})*{a}*{b}")
+PRODUCTS = (
+    "steps({a})*steps({b})",
+    "off({a}|{b})",
+    "off({a}|{b})*{a}*{b}",
+    "off({a})*{b}",
+    "off({b})*{a}",
+    "off({a})*{a}*{b}",
+    "off({b})*{a}*{b}",
+)
 """What two widths of one operation cost together."""
+
+
+NEGLIGIBLE = 1e-4
+"""Relative errors smaller than this are alike: no device repeats better."""
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -56,6 +68,18 @@ def candidates(counts: FloatArray) -> list[Rule]:
                   key=lambda rule: (rule.align > 1, -rule.step, -rule.align))  # fmt: skip
 
 
+def simplest(rules: Sequence[Rule], errors: FloatArray, *, n: int) -> Rule:
+    """The rule with the smallest error, where an alignment has to earn that it was one of many to choose from.
+
+    Args:
+        rules: the candidates.
+        errors: their leave-one-out errors, relative, shape (len(rules),).
+        n: how many subnets the errors are a mean over.
+    """
+    earn = np.array([1.0 + np.log(len(rules)) / n * (rule.align > 1) for rule in rules])
+    return rules[int(np.argmin((errors + NEGLIGIBLE) * earn))]
+
+
 def design(counts: FloatArray, rules: Sequence[Rule], pairs: Sequence[tuple[int, int]] = ()) -> FloatArray:
     """Design matrix of counts (n, k): 1, the terms of each column, and the `PRODUCTS` of each pair of columns."""
     counts = np.asarray(counts, dtype=np.float64)
@@ -66,8 +90,10 @@ def design(counts: FloatArray, rules: Sequence[Rule], pairs: Sequence[tuple[int,
 
 def _products(a: FloatArray, terms_a: FloatArray, b: FloatArray, terms_b: FloatArray) -> FloatArray:
     """On the fast path both widths come in steps; off it every count of both matters, whichever is unaligned."""
-    off_a, off_b = terms_a[:, 1], terms_b[:, 1]
-    return np.stack([terms_a[:, 0] * terms_b[:, 0], off_a * b, off_b * a, off_a * a * b, off_b * a * b], axis=1)
+    steps, off_a, off_b, work = terms_a[:, 0] * terms_b[:, 0], terms_a[:, 1], terms_b[:, 1], a * b
+    either = np.maximum(off_a, off_b)
+    columns = [steps, either, either * work, off_a * b, off_b * a, off_a * work, off_b * work]
+    return np.stack(columns, axis=1)
 
 
 def names(columns: Sequence[str], pairs: Sequence[tuple[int, int]] = ()) -> Iterator[str]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from fn3hw.cost.basis import FloatArray, Rule, candidates
+from fn3hw.cost.basis import FloatArray, Rule, candidates, simplest
 from fn3hw.cost.latency import Latency
 from fn3hw.cost.parts import Part
 from fn3hw.cost.solve import fit_relative, huber_weights
@@ -15,7 +15,6 @@ from fn3hw.cost.state import States
 from fn3hw.cost.units import Unit, UnitTable
 
 _ALPHA = 1e-3
-_ALIGNMENT_PAYS = 0.02
 _OUTLIER = 0.02
 
 
@@ -39,8 +38,7 @@ def find_rule(parts: Sequence[Part], states: States, latency_ms: FloatArray) -> 
     widths = sorted({column for part in parts for column in part.columns})
     options = candidates(states.counts[:, widths]) if widths else [Rule()]
     errors = [fit_relative(_matrix(_with(parts, rule), states), latency_ms, alpha=_ALPHA).error for rule in options]
-    pays = np.array([1 + _ALIGNMENT_PAYS * (rule.align > 1) for rule in options])
-    shared = options[int(np.argmin((np.array(errors) + 1e-12) * pays))]
+    shared = simplest(options, np.array(errors), n=len(latency_ms))
     return shared, _with(parts, shared)
 
 

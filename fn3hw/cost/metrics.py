@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypedDict
+import math
+from dataclasses import asdict, dataclass
+from typing import Literal
 
 import numpy as np
 from scipy.stats import spearmanr
@@ -12,12 +14,17 @@ from fn3hw.cost.basis import FloatArray
 Source = Literal["held-out subnets", "leave-one-out"]
 
 
-class Metrics(TypedDict):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metrics:
     """Accuracy of predictions; errors and shares are fractions, not percent.
 
-    ``mape`` is the mean of |predicted / measured - 1|, ``within_5pct`` and ``within_10pct`` the shares of subnets with
-    a smaller error than that, ``spearman`` the rank correlation (NaN where all are equal), ``n`` the number of subnets,
-    and ``source`` says which: subnets of the profile that were kept out of the fit, or each fitted one left out.
+    Args:
+        mape: mean of |predicted / measured - 1|.
+        within_5pct: share of subnets whose error is at most 5%.
+        within_10pct: share of subnets whose error is at most 10%.
+        spearman: rank correlation, NaN where all are equal.
+        n: number of subnets.
+        source: which they are: subnets of the profile that were kept out of the fit, or each fitted one left out.
     """
 
     mape: float
@@ -26,6 +33,10 @@ class Metrics(TypedDict):
     spearman: float
     n: int
     source: Source
+
+    def to_json(self) -> dict[str, float | int | str | None]:
+        """As plain JSON values; a correlation that does not exist is null."""
+        return asdict(self) | {"spearman": None if math.isnan(self.spearman) else self.spearman}
 
 
 def score(measured: FloatArray, predicted: FloatArray, *, source: Source = "held-out subnets") -> Metrics:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from fn3hw.cost.basis import FloatArray, Rule, all_pairs, candidates, design
+from fn3hw.cost.basis import NEGLIGIBLE, FloatArray, Rule, all_pairs, candidates, design, simplest
 from fn3hw.cost.solve import fit_relative, huber_weights
 from fn3hw.cost.state import States
 from fn3hw.cost.units import Unit, UnitTable
@@ -23,7 +23,6 @@ _SMALLEST = 0.05
 """A time below this share of the part's mean is weighted as if it were this large."""
 
 _OUTLIER = 0.02
-_ALIGNMENT_PAYS = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +45,7 @@ class Part:
 
     def present(self, states: States) -> NDArray[np.bool_]:
         """Whether the unit exists, shape (n,)."""
-        present: NDArray[np.bool_] = states.branches[:, list(self.branch_columns)].all(axis=1)
-        return present
+        return np.asarray(states.branches[:, list(self.branch_columns)].all(axis=1), dtype=np.bool_)
 
     def matrix(self, states: States, rules: tuple[Rule, ...] | None = None) -> FloatArray:
         """Design matrix of shape (n, p), zero where the unit does not exist."""
@@ -108,8 +106,7 @@ def choose_rules(parts: Sequence[Part], states: States, times: FloatArray) -> tu
     errors = np.array([[_error(part, (rule,) * len(part.columns), states, times[:, k]) for k, part in enumerate(parts)]
                        for rule in options])  # fmt: skip
     share = times.mean(axis=0) / times.sum()
-    pays = np.array([1 + _ALIGNMENT_PAYS * (rule.align > 1) for rule in options])
-    shared = options[int(np.argmin((errors @ share + 1e-12) * pays))]
+    shared = simplest(options, errors @ share, n=len(times))
     penalty = 2 * np.log(len(options))
     chosen = []
     for k, part in enumerate(parts):
@@ -127,7 +124,7 @@ def choose_rules(parts: Sequence[Part], states: States, times: FloatArray) -> tu
                 continue
             own_errors = [_error(part, one, states, times[:, k]) for one in own]
             best = int(np.argmin(own_errors))
-            if n * np.log((error + 1e-4) / (own_errors[best] + 1e-4)) > penalty:
+            if n * np.log((error + NEGLIGIBLE) / (own_errors[best] + NEGLIGIBLE)) > penalty:
                 rules, error = own[best], own_errors[best]
         chosen.append(replace(part, rules=rules))
     return shared, chosen

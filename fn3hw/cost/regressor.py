@@ -11,17 +11,17 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from fn3hw.cost.basis import FloatArray, Rule, all_pairs, candidates, design, names
+from fn3hw.cost.basis import NEGLIGIBLE, FloatArray, Rule, all_pairs, candidates, design, names
 from fn3hw.cost.solve import Fit, fit_relative
 
 ALPHAS = (1e-5, 1e-3)
 """Ridges that ``alpha="auto"`` chooses from."""
 
-SIMPLER = 0.02
-"""A rule with one more condition has to lower the leave-one-out error by this share."""
-
 _AUTO_PRODUCT_COLUMNS = 3
+_OWN_PAYS = 0.02
 _SWEEPS = 3
+_EARN = 4.0
+"""A condition, such as an alignment, has to lower the error by this share of one subnet's."""
 
 
 class CountRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
@@ -116,7 +116,7 @@ class CountRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             before = list(rules)
             for j, rule in product(range(k), options):
                 score = self._score(X, y, [*rules[:j], rule, *rules[j + 1 :]], pairs, alpha)
-                if score < best_score * (1 - SIMPLER):
+                if score < best_score * (1 - _OWN_PAYS):
                     rules[j], best_score = rule, score
             if rules == before:
                 break
@@ -134,9 +134,11 @@ class CountRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         if not isinstance(self.products, str):
             return [tuple((int(a), int(b)) for a, b in self.products)]
         every = all_pairs(k)
-        return {"all": [every], "none": [()], "auto": [(), every] if 1 < k <= _AUTO_PRODUCT_COLUMNS else [()]}[
-            self.products
-        ]
+        if self.products not in ("all", "none", "auto"):
+            raise ValueError(f"products is 'all', 'none', 'auto' or pairs of columns, not {self.products!r}.")
+        if self.products == "all":
+            return [every]
+        return [(), every] if self.products == "auto" and 1 < k <= _AUTO_PRODUCT_COLUMNS else [()]
 
     @staticmethod
     def _score(
@@ -144,7 +146,7 @@ class CountRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     ) -> float:
         fitted: Fit = fit_relative(design(X, rules, pairs), y, alpha=alpha)
         conditions = float(np.mean([rule.align > 1 for rule in rules])) + bool(pairs)
-        return (fitted.error + 1e-9) * (1 + SIMPLER * conditions)
+        return (fitted.error + NEGLIGIBLE) * (1 + _EARN / len(y) * conditions)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -103,7 +103,7 @@ def _raw(states: States) -> FloatArray:
 
 def _on_macs(macs: Callable[[Subnet], float], measured: list[Subnet], evidence: Evidence) -> Predictor:
     coef = _line(np.array([macs(subnet) for subnet in measured], dtype=np.float64), evidence.latency_ms)
-    return lambda subnets: coef[0] + coef[1] * np.array([macs(subnet) for subnet in subnets], dtype=np.float64)
+    return lambda subnets: np.array([coef[0] + coef[1] * macs(subnet) for subnet in subnets], dtype=np.float64)
 
 
 def _line(x: FloatArray, y: FloatArray) -> FloatArray:
@@ -120,7 +120,7 @@ class _Entries:
     times: FloatArray
 
     def present(self, states: States) -> FloatArray:
-        return states.branches[:, self.branch_columns].all(axis=1).astype(np.float64)
+        return np.asarray(states.branches[:, self.branch_columns].all(axis=1), dtype=np.float64)
 
     def predict(self, states: States) -> FloatArray:
         if not len(self.times):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import warnings
 from collections.abc import Iterator
@@ -28,13 +29,13 @@ def export(net: Nested) -> Supernet:
     Raises:
         InputError: the torch exporter refuses the network; the message is the exporter's.
     """
-    was_training = net.training
-    net.eval()
+    # A copy: channels-last weights, as training on CPU leaves them, would be exported as strided gathers.
+    twin = copy.deepcopy(net).cpu().to(memory_format=torch.contiguous_format).eval()
     try:
         with _quiet():
-            example = torch.cat([net.example_input[:1]] * 2)
+            example = torch.cat([net.example_input[:1].cpu()] * 2)
             program = torch.onnx.export(
-                net,
+                twin,
                 (example,),
                 dynamo=True,
                 optimize=False,
@@ -52,8 +53,6 @@ def export(net: Nested) -> Supernet:
         raise InputError(
             f"The network cannot be exported to ONNX: {error}", hint="Try torch.onnx.export on it."
         ) from error
-    finally:
-        net.train(was_training)
     return Supernet(_Tidy(model, _gate_names(net)).run(), net.space)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -235,7 +236,7 @@ def resolve(name: str, substitutes: dict[str, str]) -> str:
     return name
 
 
-def attribute(node: onnx.NodeProto, name: str, default: object) -> object:
+def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
     """The value of a node's attribute, or the default."""
     return next((helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)
 

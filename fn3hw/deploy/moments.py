@@ -8,17 +8,20 @@ under any mask follow from the moments of its input, collected once: ``mean = W_
 
 *What comes before has changed.* Channels and residual branches removed further up change the moments themselves. How
 much is learned once from a few dozen exactly recalibrated subnets: per channel, the shift of the mean and the logarithm
-of the variance ratio are fitted linearly (ridge) on the kept shares of the gates further up.
+of the variance ratio are fitted (ridge) on the removed shares, and their squares, of the gates further up and on the
+branches that are present.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import onnx
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from safetensors import SafetensorError
@@ -28,14 +31,14 @@ from safetensors.numpy import save as save_tensors
 from fn3hw.deploy.graph import attribute
 from fn3hw.deploy.recalibrate import check_images, observe
 from fn3hw.deploy.runtime import FloatArray
-from fn3hw.deploy.supernet import Statistics, Supernet
+from fn3hw.deploy.supernet import Statistics, Supernet, split_branch
 from fn3hw.errors import RunError
 from fn3hw.space.files import write_bytes
 from fn3hw.space.subnet import Subnet
 
 MAX_PATCH = 2304
 """Longest input patch (channels × kernel size) whose second moments are collected; longer ones are left to the fit."""
-RIDGE = 1.0
+RIDGE = 0.03
 FLOOR = 1e-12
 
 Float64 = NDArray[np.float64]
@@ -50,7 +53,6 @@ class Norm:
         operation: the node of the linear operation, or None where the closed form does not apply to it.
         gate: the gate on its input.
         own_gate: the gate that decides its own width, or None.
-        repeat: entries per block on its own axis.
         upstream: columns of the features that can change its input.
     """
 
@@ -76,13 +78,19 @@ class Moments:
     tensors: dict[str, NDArray[np.float32]]
     norms: tuple[Norm, ...]
 
+    @cached_property
+    def features(self) -> list[Feature]:
+        """What the fit is on, in the order of its columns."""
+        return _features(self.supernet)
+
     @classmethod
     def collect(
         cls,
         supernet: Supernet,
         images: FloatArray,
         *,
-        subnets: int = 48,
+        subnets: int = 128,
+        images_per_subnet: int = 512,
         seed: int = 0,
         threads: int = 2,
         progress: Callable[[int, int], None] | None = None,
@@ -91,9 +99,11 @@ class Moments:
 
         Args:
             supernet: the trained network.
-            images: normalised images (N, C, H, W) from the training data; a few hundred.
+            images: normalised images (N, C, H, W) from the training data; some thousands.
             subnets: how many subnets are exactly recalibrated.
-            seed: of their choice.
+            images_per_subnet: on how many images each; every subnet draws its own, so that the luck of the draw
+                averages out.
+            seed: of the choice of subnets and images.
             threads: threads of ONNX Runtime.
             progress: called with (done, all) after each subnet.
 
@@ -105,7 +115,8 @@ class Moments:
         chosen = [supernet.space.full(), *(supernet.space.random(rng, prefix=True) for _ in range(subnets - 1))]
         collector = _Collector(supernet)
         for done, subnet in enumerate(chosen, start=1):
-            collector.add(subnet, images, threads)
+            drawn = rng.choice(len(images), size=min(images_per_subnet, len(images)), replace=False)
+            collector.add(subnet, images[drawn], threads)
             if progress:
                 progress(done, len(chosen))
         return collector.moments()
@@ -113,7 +124,7 @@ class Moments:
     def statistics(self, subnet: Subnet) -> Statistics:
         """Mean and variance of each batch-norm node of a subnet, in the subnet's widths."""
         base = self._base(subnet)
-        features = _features(self.supernet, subnet) - self.tensors["center"]
+        features = _columns(self.features, self.supernet.space.masks(subnet)) - self.tensors["center"]
         return {norm.name: self._shift(norm, base[norm.name], features, subnet) for norm in self.norms}
 
     @property
@@ -160,13 +171,17 @@ class Moments:
             mean = self.tensors[f"{norm.name}/mean"][rows].astype(np.float64)
             variance = self.tensors[f"{norm.name}/var"][rows].astype(np.float64)
             if norm.operation in weights:
-                offset = graph.arrays[bias[norm.operation]][rows] if norm.operation in bias else 0.0
+                offset = graph.arrays[bias[norm.operation]][rows].astype(np.float64) if norm.operation in bias else 0.0
                 mean, variance = self._closed_form(norm, weights[norm.operation], masks, offset)
             found[norm.name] = (mean, np.maximum(variance, FLOOR))
         return found
 
     def _closed_form(
-        self, norm: Norm, weight: NDArray[np.float32], masks: dict[str, NDArray[np.bool_]], offset: object
+        self,
+        norm: Norm,
+        weight: NDArray[np.float32],
+        masks: dict[str, NDArray[np.bool_]],
+        offset: NDArray[np.float64] | float,
     ) -> tuple[Float64, Float64]:
         mu, cov = self.tensors[f"{norm.operation}/mu"], self.tensors[f"{norm.operation}/cov"]
         matrix = weight.reshape(len(weight), -1)
@@ -232,14 +247,15 @@ class _Collector:
         for name, (first, n_first, second, n_second) in self.sums.items():
             tensors[f"{name}/mu"] = (first / np.maximum(n_first, 1)).astype(np.float32)
             tensors[f"{name}/cov"] = (second / np.maximum(n_second, 1)).astype(np.float32)
-        features = np.array([_features(self.supernet, subnet) for subnet, _ in self.seen])
-        tensors["center"] = features.mean(axis=0).astype(np.float32)
+        features = _features(self.supernet)
+        table = np.array([_columns(features, self.supernet.space.masks(subnet)) for subnet, _ in self.seen])
+        tensors["center"] = table.mean(axis=0).astype(np.float32)
         for norm in self.norms:
             self._average(norm, tensors)
         bare = Moments(self.supernet, tensors, self.norms)
         bases = [bare._base(subnet) for subnet, _ in self.seen]
         for norm in self.norms:
-            tensors[f"{norm.name}/fit"] = self._fit(norm, bases, features - tensors["center"])
+            tensors[f"{norm.name}/fit"] = self._fit(norm, bases, table - tensors["center"])
         return Moments(self.supernet, tensors, self.norms)
 
     def _average(self, norm: Norm, tensors: dict[str, NDArray[np.float32]]) -> None:
@@ -275,12 +291,12 @@ class _Collector:
 
 
 def _norms(supernet: Supernet) -> tuple[Norm, ...]:
-    graph, space = supernet.graph, supernet.space
+    graph = supernet.graph
     made_by = {node.output[0]: node for node in graph.nodes}
     order = {node.name: index for index, node in enumerate(graph.nodes)}
     reader_gate = {operation: gate for gate, group in graph.groups.items() for operation in group.readers}
     carrier_gate = {operation: gate for gate, group in graph.groups.items() for operation in group.carriers}
-    first = _first_use(supernet, order)
+    positions = [f.first for f in _features(supernet) for _ in f.values(supernet.space.masks(supernet.space.full()))]
     found = []
     for node in graph.nodes:
         if node.op_type != "BatchNormalization":
@@ -291,29 +307,54 @@ def _norms(supernet: Supernet) -> tuple[Norm, ...]:
             gate is not None and before is not None and np.prod(graph.arrays[before.input[1]].shape[1:]) <= MAX_PATCH
         )
         operation = before.name if before is not None and short else None
-        upstream = np.flatnonzero([position < order[node.name] for position in first])
+        upstream = np.flatnonzero([position < order[node.name] for position in positions])
         found.append(Norm(node.name, operation, gate, carrier_gate.get(node.name), upstream))
-    assert len(first) == sum(g.size if g.level == "layer" else 1 for g in space)
     return tuple(found)
 
 
-def _first_use(supernet: Supernet, order: dict[str, int]) -> list[int]:
-    """Per feature the position of the first node that its gate changes."""
-    graph, found = supernet.graph, []
+@dataclass(frozen=True)
+class Feature:
+    """What the statistics of a subnet are fitted on: a branch that is present, or how much of a gate is removed.
+
+    Args:
+        gate: the gate.
+        block: the branch, for a layer gate.
+        inside: the branch that a gate lies in; where that is removed, the gate has no influence.
+        first: position of the first node that the gate changes.
+    """
+
+    gate: str
+    block: int | None
+    inside: tuple[str, int] | None
+    first: int
+
+    def values(self, masks: Mapping[str, NDArray[np.bool_]]) -> list[float]:
+        """Its columns: the presence, or the removed share and its square."""
+        if self.block is not None:
+            return [float(masks[self.gate][self.block])]
+        present = self.inside is None or masks[self.inside[0]][self.inside[1]]
+        removed = float(1.0 - masks[self.gate].mean()) if present else 0.0
+        return [removed, removed * removed]
+
+
+def _features(supernet: Supernet) -> list[Feature]:
+    graph = supernet.graph
+    units = graph.units()
+    found = []
     for gate in supernet.space:
+        positions = {g.block: i for i, g in graph.gate_nodes.items() if g.gate == gate.name}
         if gate.level == "layer":
-            by_block = {g.block: i for i, g in graph.gate_nodes.items() if g.gate == gate.name}
-            found += [by_block[m] for m in range(gate.size)]
-        else:
-            found.append(min(i for i, g in graph.gate_nodes.items() if g.gate == gate.name))
+            found += [Feature(gate.name, m, None, positions[m]) for m in range(gate.size)]
+            continue
+        maker = graph.groups[gate.name].producers[0]
+        branch = next((split_branch(tag) for tag in units[maker] if "[" in tag), None)
+        first = min(i for i, g in graph.gate_nodes.items() if g.gate == gate.name)
+        found.append(Feature(gate.name, None, branch, first))
     return found
 
 
-def _features(supernet: Supernet, subnet: Subnet) -> Float64:
-    """The kept share of each gate, and for layer gates the presence of each branch."""
-    masks = supernet.space.masks(subnet)
-    parts = [masks[g.name].astype(float) if g.level == "layer" else [masks[g.name].mean()] for g in supernet.space]
-    return np.concatenate(parts)
+def _columns(features: list[Feature], masks: Mapping[str, NDArray[np.bool_]]) -> Float64:
+    return np.array([value for feature in features for value in feature.values(masks)])
 
 
 def _entries(
@@ -325,12 +366,12 @@ def _entries(
     return np.flatnonzero(np.repeat(masks[gate], length // supernet.space[gate].size))
 
 
-def _patches(x: FloatArray, node: object, weight_shape: tuple[int, ...]) -> FloatArray:
+def _patches(x: FloatArray, node: onnx.NodeProto, weight_shape: tuple[int, ...]) -> FloatArray:
     """The vectors that a linear operation multiplies its weight with, one per row, at a sample of the positions."""
     if x.ndim == 2:
         return x
-    strides = list(attribute(node, "strides", [1, 1]))  # type: ignore[arg-type]
-    pads = list(attribute(node, "pads", [0, 0, 0, 0]))  # type: ignore[arg-type]
+    strides = attribute(node, "strides", [1, 1])
+    pads = attribute(node, "pads", [0, 0, 0, 0])
     padded = np.pad(x, ((0, 0), (0, 0), (pads[0], pads[2]), (pads[1], pads[3])))
     windows = sliding_window_view(padded, weight_shape[2:], axis=(2, 3))[:, :, :: strides[0], :: strides[1]]
     rows = np.moveaxis(windows, 1, 3)

@@ -7,6 +7,7 @@ normalisation with them, so that every statistic is taken on the activations tha
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -96,14 +97,14 @@ def _normalise(node: onnx.NodeProto, rank: int, graph: onnx.GraphProto) -> list[
     x, scale, shift = node.input[:3]
     mean, variance = _outputs(node)
     own = f"{node.name}/"
-    constants = {
+    constants: dict[str, np.ndarray] = {
         "axes": np.array([0, *range(2, rank)], dtype=np.int64),
         "column": np.array([1, -1, *[1] * (rank - 2)], dtype=np.int64),
         "epsilon": np.array(attribute(node, "epsilon", 1e-5), dtype=np.float32),
     }
     graph.initializer.extend(numpy_helper.from_array(value, own + key) for key, value in constants.items())
     graph.output.extend(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in (mean, variance))
-    steps = [
+    steps: list[tuple[str, list[str], str, dict[str, Any]]] = [
         ("ReduceMean", [x, own + "axes"], own + "m", {"keepdims": 1}),
         ("Sub", [x, own + "m"], own + "d", {}),
         ("Mul", [own + "d", own + "d"], own + "dd", {}),

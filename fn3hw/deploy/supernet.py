@@ -14,7 +14,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from fn3hw.deploy.graph import Array, Graph, resolve
+from fn3hw.deploy.graph import Array, Graph, attribute, resolve
 from fn3hw.errors import InputError, RunError
 from fn3hw.space.files import sha256, write_bytes, write_text
 from fn3hw.space.subnet import SearchSpace, Subnet
@@ -98,7 +98,7 @@ class Supernet:
             for cut in cuts:
                 size //= self.space[cut.gate].size
             found.append(
-                Parameter(name, size, tuple(cut.gate for cut in cuts), tuple(_branch(text) for text in branches))
+                Parameter(name, size, tuple(cut.gate for cut in cuts), tuple(split_branch(text) for text in branches))
             )
         return found
 
@@ -117,7 +117,7 @@ class Supernet:
         """
         return _Slicer(self, subnet, statistics or {}).model()
 
-    def weights(self, subnet: Subnet, nodes: Iterable[str]) -> dict[str, Array]:
+    def weights(self, subnet: Subnet, nodes: Iterable[str]) -> dict[str, NDArray[np.float32]]:
         """Per named node its weight in the subnet: sliced, and with what its gates scale folded in."""
         return _Slicer(self, subnet, {}).weights(set(nodes))
 
@@ -188,13 +188,13 @@ class _Slicer:
         graph.output.extend(source.graph.output)
         return model
 
-    def weights(self, names: set[str]) -> dict[str, Array]:
+    def weights(self, names: set[str]) -> dict[str, NDArray[np.float32]]:
         live = self.graph.live(self.dropped)
         self._fold_gates(live)
         nodes = [self.graph.nodes[index] for index in live if self.graph.nodes[index].name in names]
         arrays = {node.input[1]: self._array(node.input[1]) for node in nodes}
         self._scale_weights(nodes, arrays)
-        return {node.name: arrays[node.input[1]] for node in nodes}
+        return {node.name: arrays[node.input[1]].astype(np.float32, copy=False) for node in nodes}
 
     def _fold_gates(self, live: set[int]) -> None:
         """A gate whose kept values are all 1 is passed by; another channel gate moves into the weights that read it."""
@@ -210,7 +210,7 @@ class _Slicer:
             self.substitutes[gate_node.output] = gate_node.source
 
     def _gate_value(self, index: int) -> str:
-        return next(name for name in self.graph.nodes[index].input if name.startswith("gate/"))
+        return next(str(name) for name in self.graph.nodes[index].input if name.startswith("gate/"))
 
     def _is_folded(self, index: int) -> bool:
         gate_node = self.graph.gate_nodes.get(index)
@@ -249,8 +249,9 @@ class _Slicer:
         for node in nodes:
             if node.name in scaled:
                 weight, scale = arrays[node.input[1]], self.scales[scaled[node.name]]
-                axis = next(c.axis for c in self.graph.cuts[node.input[1]] if weight.shape[c.axis] == scale.size)
-                arrays[node.input[1]] = weight * scale.reshape([-1 if a == axis else 1 for a in range(weight.ndim)])
+                axis = 1 if node.op_type == "Conv" or attribute(node, "transB", 0) else 0
+                shape = [-1 if a == axis else 1 for a in range(weight.ndim)]
+                arrays[node.input[1]] = weight.astype(np.float32) * scale.astype(np.float32).reshape(shape)
 
     def _set_statistics(self, nodes: list[onnx.NodeProto], arrays: dict[str, Array]) -> None:
         for node in nodes:
@@ -264,6 +265,7 @@ class _Slicer:
                     arrays[name] = value.astype(np.float32)
 
 
-def _branch(text: str) -> tuple[str, int]:
+def split_branch(text: str) -> tuple[str, int]:
+    """The layer gate and the block of a tag such as ``"layer1[0]"``."""
     name, _, block = text[:-1].rpartition("[")
     return name, int(block)

@@ -208,7 +208,7 @@ def _profile(work: _Work, fit: Sequence[Subnet], tests: Sequence[Subnet], name: 
     seen = noise(measurements)
     verdict, reasons, advice = judge(seen, measurements, work.device.key)
     return Profile(
-        schema="fn3hw.profile/1",
+        schema_name="fn3hw.profile/1",
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         command=work.device.command,
         device=work.device.key,

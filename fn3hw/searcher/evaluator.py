@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any, Literal, Protocol
 
@@ -61,7 +62,7 @@ class Evaluator:
         moments: gives the batch-norm statistics; ``None`` only with ``bn="stored"``.
         images: float32, shape (N, C, H, W), normalised.
         labels: int64, shape (N,).
-        threads: threads of ONNX Runtime per call.
+        threads: batches that run side by side in a call.
         batch_size: images per run. Small ones keep the activations in the cache.
         bn: ``"closed-form"`` takes the statistics from ``moments``, ``"stored"`` keeps those of training.
 
@@ -90,7 +91,8 @@ class Evaluator:
         self._images = np.ascontiguousarray(images, dtype=np.float32)
         self._labels = np.asarray(labels, dtype=np.int64)
         self._batch_size = batch_size
-        self._options = _session_options(threads)
+        self._threads = threads
+        self._options = _session_options()
 
     @property
     def space(self) -> SearchSpace:
@@ -122,18 +124,22 @@ class Evaluator:
         model = self._supernet.slice(subnet, statistics).SerializeToString()
         session = onnxruntime.InferenceSession(model, self._options, providers=["CPUExecutionProvider"])
         name = session.get_inputs()[0].name
-        right = 0
-        for start in range(0, self.n_images, self._batch_size):
+
+        def right(start: int) -> int:
             stop = start + self._batch_size
             logits = session.run(None, {name: self._images[start:stop]})[0]
             finite = np.isfinite(logits).all(axis=1)
-            right += int(((logits.argmax(axis=1) == self._labels[start:stop]) & finite).sum())
-        return 100.0 * right / self.n_images
+            return int(((logits.argmax(axis=1) == self._labels[start:stop]) & finite).sum())
+
+        # Whole batches side by side, each on one thread, take less time than threads that share every operator.
+        starts = range(0, self.n_images, self._batch_size)
+        with ThreadPoolExecutor(self._threads) as pool:
+            return 100.0 * sum(pool.map(right, starts)) / self.n_images
 
 
-def _session_options(threads: int) -> onnxruntime.SessionOptions:
+def _session_options() -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     return options

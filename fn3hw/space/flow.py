@@ -64,7 +64,7 @@ class Group:
     def absorb(self, other: Group) -> None:
         """Take over all that another group touches."""
         self.kinds |= other.kinds
-        for mine, theirs in (
+        pairs: tuple[tuple[list[Any], list[Any]], ...] = (
             (self.producers, other.producers),
             (self.values, other.values),
             (self.slices, other.slices),
@@ -72,8 +72,9 @@ class Group:
             (self.readers, other.readers),
             (self.carriers, other.carriers),
             (self.pins, other.pins),
-        ):
-            mine.extend(item for item in theirs if item not in mine)  # type: ignore[attr-defined]
+        )
+        for mine, theirs in pairs:
+            mine.extend(item for item in theirs if item not in mine)
 
 
 class ChannelFlow:

@@ -40,7 +40,8 @@ class MLP(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Logits (N, n_classes) of a batch (N, *input_shape)."""
-        return self.classifier(self.layers(x))  # type: ignore[no-any-return]
+        logits: torch.Tensor = self.classifier(self.layers(x))
+        return logits
 
 
 class InvertedResidual(nn.Module):
@@ -56,7 +57,7 @@ class InvertedResidual(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, width_in, H, W) to (N, width_out, H / stride, W / stride)."""
-        y = self.project(self.depthwise(self.expand(x)))
+        y: torch.Tensor = self.project(self.depthwise(self.expand(x)))
         return x + y if self.identity else y
 
 

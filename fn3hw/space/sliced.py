@@ -86,7 +86,7 @@ class SlicedForward:
     def _module(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], counts: dict[str, int]) -> Any:
         module = self.modules[name]
         if name in self.sites:
-            return module.scaled(args[0])  # type: ignore[operator]
+            return module.scaled(args[0])
         if not any(f"{name}.{key}" in self.cuts for key in ("weight", "bias", "running_mean")):
             return module(*args, **kwargs)
         weight = self._narrow(f"{name}.weight", module.weight, counts)

@@ -39,11 +39,11 @@ def test_the_rules_of_the_device_are_found(cost):
 
 def test_it_is_as_exact_as_the_measurements(cost, profile):
     assert error(cost, X86) < 0.01
-    assert cost.holdout["source"] == "held-out subnets"
-    assert cost.holdout["n"] == 29
-    assert cost.holdout["mape"] < 0.012
-    assert cost.holdout["within_5pct"] == cost.holdout["within_10pct"] == 1.0
-    assert cost.holdout["spearman"] > 0.99
+    assert cost.holdout.source == "held-out subnets"
+    assert cost.holdout.n == 29
+    assert cost.holdout.mape < 0.012
+    assert cost.holdout.within_5pct == cost.holdout.within_10pct == 1.0
+    assert cost.holdout.spearman > 0.99
     assert cost.noise == {"repeat_mape": 0.004}
 
 
@@ -72,22 +72,23 @@ def test_without_kernel_times_it_fits_end_to_end():
 
 def test_without_held_out_subnets_each_is_left_out_in_turn():
     cost = fit_cost(measure(X86, subnets(20, 0), noise=0.004))
-    assert cost.holdout["source"] == "leave-one-out"
-    assert cost.holdout["n"] == 20
+    assert cost.holdout.source == "leave-one-out"
+    assert cost.holdout.n == 20
 
 
-@settings(max_examples=6, deadline=None)
-@given(seed=st.integers(0, 10_000))
-def test_intervals_cover(seed: int):
-    cost = fit_cost(measure(X86, subnets(24, seed), noise=0.01, seed=seed))
-    new = subnets(150, seed + 1)[1:]
-    noise = np.exp(0.01 * np.random.default_rng(seed).normal(size=len(new)))
-    table = cost.predict(new)
-    truth = np.array([true_ms(X86, s) for s in new]) * noise
-    inside = (table.latency_ms_low <= truth) & (truth <= table.latency_ms_high)
-    assert inside.mean() > 0.75
-    assert (table.latency_ms_low <= table.latency_ms).all()
-    assert (table.latency_ms <= table.latency_ms_high).all()
+def test_intervals_cover():
+    # What is promised is coverage on average over profiles; of a single one of 24 subnets it is anywhere around it.
+    covered = []
+    for seed in range(8):
+        cost = fit_cost(measure(X86, subnets(24, seed), noise=0.01, seed=seed))
+        new = subnets(100, 1000 + seed)[1:]
+        noise = np.exp(0.01 * np.random.default_rng(seed).normal(size=len(new)))
+        table = cost.predict(new)
+        truth = np.array([true_ms(X86, s) for s in new]) * noise
+        covered.append(np.mean((table.latency_ms_low <= truth) & (truth <= table.latency_ms_high)))
+        assert (table.latency_ms_low <= table.latency_ms).all()
+        assert (table.latency_ms <= table.latency_ms_high).all()
+    assert 0.84 < np.mean(covered) < 0.97
 
 
 def test_fitted_rows_are_predicted_within_noise(cost, profile):

@@ -86,3 +86,8 @@ def test_given_rules_are_used():
 def test_bad_tables_are_refused(X, y):
     with pytest.raises(ValueError):
         CountRegressor().fit(X, y)
+
+
+def test_an_unknown_choice_of_products_is_refused():
+    with pytest.raises(ValueError, match="products"):
+        CountRegressor(products="some").fit([[1], [2]], [1, 2])

@@ -9,11 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fn3hw.deploy import Supernet
+from fn3hw.deploy import Supernet, export
 from fn3hw.deploy.runtime import open_session
 from fn3hw.errors import InputError, RunError
-from fn3hw.space import Gate, SearchSpace
-from tests.networks import images, subnets, zoo, zoo_supernet
+from fn3hw.space import Gate, SearchSpace, nest
+from tests.networks import Zoo, images, randomise, subnets, zoo, zoo_supernet
 
 
 @settings(deadline=None, max_examples=40)
@@ -72,6 +72,15 @@ def test_a_supernet_reads_back(tmp_path: Path) -> None:
     again = Supernet.load(tmp_path)
     assert again.digest == supernet.digest and again.space == supernet.space
     assert again.input_shape == (1, 12, 12) and again.n_classes == 5
+
+
+def test_channels_last_weights_export_like_others() -> None:
+    net = nest(randomise(Zoo()), torch.zeros(2, 1, 12, 12), ("channel", "neuron", "layer"))
+    before = export(net).slice(net.space.smallest())
+    after = export(net.to(memory_format=torch.channels_last)).slice(net.space.smallest())
+    x = images()
+    one, two = (open_session(model).run(None, {"input": x})[0] for model in (before, after))
+    assert np.abs(one - two).max() <= 1e-5 * np.abs(one).max()
 
 
 def test_damaged_run_folders_are_refused(tmp_path: Path) -> None:
