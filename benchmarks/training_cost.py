@@ -16,7 +16,7 @@ from report import report
 
 from fn3hw.space import Nested, nest
 from fn3hw.space.networks import build
-from fn3hw.training.datasets import Augment, Data, InMemory
+from fn3hw.training.datasets import Data, InMemory
 from fn3hw.training.loop import Trainer
 from fn3hw.training.recipe import Recipe
 
@@ -39,15 +39,14 @@ def main() -> None:
         )
         for way, options in WAYS.items()
     }
-    split = data.split("train")
-    batch = next(iter(split.batches(base.batch_size, generator=torch.Generator(), augment=Augment())))
+    batch = next(data.training_batches(base.batch_size, seed=0, epoch=0))
     rng = np.random.default_rng(0)
     seconds: dict[str, list[float]] = {way: [] for way in [*WAYS, "ordered, masked"]}
     for step in range(steps + 2):
         for way, training in trainings.items():
             training.net.train()
             started = time.perf_counter()
-            training.step(*batch, rng)
+            training.step(*batch, step)
             if step >= 2:
                 seconds[way].append(time.perf_counter() - started)
         started = time.perf_counter()

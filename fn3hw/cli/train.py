@@ -32,8 +32,7 @@ def train(
     data = recipe_data(run.recipe)
     full = supernet.slice(supernet.space.full()).SerializeToString()
     accuracy = onnx_accuracy(full, data, "test")
-    checkpoint = run.load_checkpoint()
-    history = checkpoint.history if checkpoint else []
+    history = run.history()
     document = {
         "run": str(run.folder),
         "epochs": len(history),

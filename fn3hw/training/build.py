@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import torch
 
+from fn3hw.errors import InputError
 from fn3hw.space import networks
 from fn3hw.space.nested import Nested, nest
-from fn3hw.training.datasets import Data, load_data
+from fn3hw.training.datasets import Data
+from fn3hw.training.loading import load_data
 from fn3hw.training.recipe import Recipe
 
 
@@ -35,3 +37,24 @@ def recipe_network(recipe: Recipe, data: Data) -> Nested:
         )
     example = torch.zeros(2, *data.input_shape)
     return nest(module, example, settings.levels, keep=settings.keep, beta=settings.beta)
+
+
+def check_fits(net: Nested, data: Data) -> None:
+    """Whether a network takes the images of a data set and tells its classes apart.
+
+    Raises:
+        InputError: the input shape or the number of classes differs.
+    """
+    data.check_fits(n_classes=data.n_classes, input_shape=tuple(net.example_input.shape[1:]))
+    training = net.training
+    net.eval()
+    try:
+        with torch.no_grad():
+            output = net(net.example_input.to(next(net.parameters()).device))
+    finally:
+        net.train(training)
+    if output.dim() != 2:
+        raise InputError(
+            f"The network gives {tuple(output.shape)} for a batch of 2: not one logit per class and image."
+        )
+    data.check_fits(n_classes=output.shape[1], input_shape=data.input_shape)

@@ -1,31 +1,42 @@
 """The training loop: each step runs the passes that the recipe asks for, adds their gradients, and steps once.
 
-Batch-norm running statistics are those of the full network wherever it is trained (its passes update them, the subnets'
-passes leave them alone): they are what the supernet is exported with, and subnets are corrected later.
+Batch-norm running statistics are those of the full network. Where every step trains it, its passes update them and the
+subnets' passes leave them alone; otherwise they are computed anew for it at the end. They are what the supernet is
+exported with, and subnets are corrected later.
+
+All randomness of a step comes from its number, so that a training may stop after any step and go on exactly.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from fn3hw.errors import InputError
 from fn3hw.space.nested import Nested
+from fn3hw.training import checkpoint
+from fn3hw.training.build import check_fits
+from fn3hw.training.checkpoint import Position
 from fn3hw.training.datasets import Augment, Data
+from fn3hw.training.optimising import learning_rate, make_optimiser
 from fn3hw.training.ordered import Pass, step_passes
 from fn3hw.training.recipe import Recipe
 from fn3hw.training.run import Run
+from fn3hw.training.statistics import frozen_statistics, recompute_statistics
 
-PROGRESS_EVERY = 10
+PROGRESS_EVERY: Final = 10
+"""Steps between two looks at the loss; on a GPU each look waits for the device."""
+EVALUATION_BATCH: Final = 256
 
 
 @dataclass(frozen=True)
@@ -37,8 +48,9 @@ class Progress:
         epochs: epochs in all.
         step: steps done.
         steps: steps in all.
-        loss: mean loss of the last steps.
-        seconds_left: estimated.
+        loss: mean loss of the current epoch so far.
+        seconds_left: estimated from the steps of this call.
+        accuracy: of the full network on the search split after the last epoch, in percent; None where not evaluated.
     """
 
     epoch: int
@@ -47,17 +59,32 @@ class Progress:
     steps: int
     loss: float
     seconds_left: float
+    accuracy: float | None = None
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch gave: mean loss, seconds, learning rate at its end, images seen so far (times passes)."""
+    """What one epoch gave.
+
+    Args:
+        epoch: its number, from 0.
+        loss: mean over its steps of the first pass's loss: the full network's, where every step trains it.
+        seconds: its duration.
+        learning_rate: of its last step.
+        seen: images seen since the start, times passes.
+        accuracy: of the full network on the search split, in percent; None where not evaluated.
+    """
 
     epoch: int
     loss: float
     seconds: float
     learning_rate: float
     seen: int
+    accuracy: float | None = None
+
+
+History = list[Epoch]
+"""One entry per epoch."""
 
 
 def train(
@@ -67,23 +94,32 @@ def train(
     *,
     run: Run | None = None,
     progress: Callable[[Progress], None] | None = None,
-) -> list[Epoch]:
-    """Train a nested network by ordered dropout, in place.
+) -> History:
+    """Train a nested network by ordered dropout, in place; on a GPU where there is one. It comes back on the CPU.
 
     Args:
         net: the network; its parameters are trained.
         data: what to train on.
         recipe: how.
-        run: folder that checkpoints are kept in after every epoch, and gone on from; None keeps none.
-        progress: called every few steps.
+        run: folder that is gone on from, and that checkpoints, history and the trained weights are kept in; where its
+            training is complete, the weights are loaded. None keeps nothing.
+        progress: called every few steps; an exception from it ends the training.
 
     Returns:
         One `Epoch` per epoch, those before a resume included.
 
     Raises:
-        InputError: the data do not fit the network, or the loss is not finite.
+        InputError: the data do not fit the network, the loss is not finite, or the disk is full. The last checkpoint is
+            kept.
+        RunError: the run's checkpoint is damaged or of another training.
     """
-    return Trainer(net, data, recipe, run, progress).run()
+    check_fits(net, data)
+    if run is not None and run.is_trained:
+        net.load_state_dict(run.load_weights())
+        net.eval()
+        return [Epoch(**entry) for entry in run.history()]
+    with torch.random.fork_rng():
+        return Trainer(net, data, recipe, run, progress).run()
 
 
 class Trainer:
@@ -94,145 +130,199 @@ class Trainer:
     ) -> None:
         self.net, self.data, self.recipe, self.folder, self.report = net, data, recipe, run, progress
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.bf16 = recipe.precision == "bf16" or (recipe.precision == "auto" and self.device.type == "cuda")
         self.net.to(self.device)
         if len(data.input_shape) == 3:
             self.net.to(memory_format=torch.channels_last)
-        self.steps_per_epoch = len(data.split("train")) // recipe.batch_size
-        if self.steps_per_epoch == 0:
-            raise InputError(
-                f"A batch of {recipe.batch_size} is more than the {len(data.split('train'))} training images."
-            )
-        self.optimiser = _optimiser(net, recipe)
-        self.history: list[Epoch] = []
+        self.steps_per_epoch = data.steps_per_epoch(recipe.batch_size)
+        self.optimiser = make_optimiser(net, recipe)
+        self.augment = Augment(recipe.data.shift, recipe.data.flip)
+        self.position = Position()
 
-    def run(self) -> list[Epoch]:
+    def run(self) -> History:
         """Train from the last checkpoint to the end."""
+        torch.manual_seed(self.recipe.seed)
         self._resume()
-        self.net.train()
-        for epoch in range(len(self.history), self.recipe.epochs):
-            self.history.append(self._epoch(epoch))
-            if self.folder:
-                self.folder.save_checkpoint(
-                    self.net.state_dict(), self.optimiser.state_dict(), [asdict(e) for e in self.history]
-                )
+        self.started, self.steps_before = time.monotonic(), self._step_number()
+        while self.position.epoch < self.recipe.epochs:
+            self._epoch()
+        if not self.recipe.sampling.trains_full:
+            batches = self.data.training_batches(
+                self.recipe.batch_size, seed=self.recipe.seed, epoch=self.recipe.epochs
+            )
+            recompute_statistics(self.net, (self._placed(x) for x, _ in batches))
         self.net.eval()
-        return self.history
+        self.net.to("cpu")
+        if self.folder is not None:
+            self.folder.save_weights(self.net.state_dict())
+            checkpoint.remove(self.folder.folder)
+        return [Epoch(**entry) for entry in self.position.history]
 
-    def _resume(self) -> None:
-        checkpoint = self.folder.load_checkpoint() if self.folder else None
-        if checkpoint:
-            self.net.load_state_dict(checkpoint.weights)
-            self.optimiser.load_state_dict(checkpoint.optimiser)
-            self.history = [Epoch(**entry) for entry in checkpoint.history]
+    def _epoch(self) -> None:
+        recipe, position = self.recipe, self.position
+        self.resumed_at = self.saved_at = time.monotonic()
+        self.net.train()
+        losses = torch.tensor(position.loss_sum, dtype=torch.float64, device=self.device)
+        batches = self.data.training_batches(
+            recipe.batch_size, seed=recipe.seed, epoch=position.epoch, augment=self.augment, start=position.batch
+        )
+        for x, y in batches:
+            self._set_learning_rate()
+            losses += self.step(x, y, self._step_number())
+            position.batch += 1
+            if position.batch % PROGRESS_EVERY == 0 or position.batch == self.steps_per_epoch:
+                position.loss_sum = float(losses)
+                self._look()
+        self._finish_epoch()
 
-    def _epoch(self, epoch: int) -> Epoch:
-        """One epoch. All its randomness comes from (seed, epoch), so that a resumed training repeats it exactly."""
-        recipe = self.recipe
-        generator = torch.Generator().manual_seed(recipe.seed * 100_003 + epoch)
-        torch.manual_seed(recipe.seed * 100_003 + epoch)
-        rng = np.random.default_rng((recipe.seed, epoch))
-        augment = Augment(recipe.data.shift, recipe.data.flip)
-        losses, started = [], time.monotonic()
-        batches = self.data.split("train").batches(recipe.batch_size, generator=generator, augment=augment)
-        for index, (x, y) in enumerate(batches):
-            step = epoch * self.steps_per_epoch + index
-            self._set_learning_rate(step)
-            losses.append(self.step(x, y, rng))
-            if index % PROGRESS_EVERY == PROGRESS_EVERY - 1 or index == self.steps_per_epoch - 1:
-                self._check_and_report(epoch, index, losses, started)
-        seconds = time.monotonic() - started
-        passes = sum(1 for _ in step_passes(self.net.space, recipe.sampling, rng))
-        seen = (epoch + 1) * self.steps_per_epoch * recipe.batch_size * passes
-        return Epoch(epoch, float(torch.stack(losses).mean()), seconds, self.optimiser.param_groups[0]["lr"], seen)
+    def step(self, x: torch.Tensor, y: torch.Tensor, number: int) -> torch.Tensor:
+        """One step on a batch x (N, ...), y (N,): all passes of the recipe, then one update.
 
-    def step(self, x: torch.Tensor, y: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-        """One step on a batch x (N, ...), y (N,): all passes of the recipe, then one update. Returns the first loss."""
-        x, y = x.to(self.device), y.to(self.device)
-        if x.dim() == 4:
-            x = x.contiguous(memory_format=torch.channels_last)
+        Args:
+            x: normalised images.
+            y: labels.
+            number: of the step, from 0: it decides which subnets are drawn.
+
+        Returns:
+            The loss of the first pass.
+        """
+        x, y = self._placed(x), y.to(self.device)
+        sampling, teacher, first = self.recipe.sampling, None, None
         self.optimiser.zero_grad(set_to_none=True)
-        teacher, first = None, None
-        passes = list(step_passes(self.net.space, self.recipe.sampling, rng))
-        has_full = any(p.is_full for p in passes)
-        for one in passes:
-            with self._autocast():
-                logits = self._forward(one, x, frozen_statistics=has_full and not one.is_full)
-                loss = self._loss(logits, y if one.from_labels else teacher)
+        for one in step_passes(self.net.space, sampling, seed=self.recipe.seed, step=number):
+            logits = self._forward(one, x)
+            loss = self._loss(logits, y if one.from_labels else teacher)
             loss.backward()  # type: ignore[no-untyped-call]
-            if one.is_full and self.recipe.sampling.distill:
-                teacher = logits.detach().float().softmax(dim=1)
+            if one.is_full and sampling.distill:
+                teacher = logits.detach().softmax(dim=1)
             first = loss.detach() if first is None else first
+        if self.recipe.clip_gradient is not None:
+            nn.utils.clip_grad_norm_(self.net.parameters(), self.recipe.clip_gradient)
         self.optimiser.step()
         assert first is not None
         return first
 
-    def _forward(self, one: Pass, x: torch.Tensor, *, frozen_statistics: bool) -> torch.Tensor:
-        with frozen_norms(self.net) if frozen_statistics else nullcontext():
-            if one.is_full:
-                return self.net(x)  # type: ignore[no-any-return]
-            with self.net.active(one.subnet):
-                return self.net(x)  # type: ignore[no-any-return]
+    def _forward(self, one: Pass, x: torch.Tensor) -> torch.Tensor:
+        autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
+        if one.is_full:
+            with autocast:
+                return self.net(x).float()  # type: ignore[no-any-return]
+        statistics: AbstractContextManager[None] = nullcontext()
+        if self.recipe.sampling.trains_full:
+            statistics = frozen_statistics(self.net)
+        with statistics, self.net.active(one.subnet), autocast:
+            return self.net(x).float()  # type: ignore[no-any-return]
 
     def _loss(self, logits: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
         assert target is not None
         smoothing = self.recipe.label_smoothing if target.dim() == 1 else 0.0
-        return F.cross_entropy(logits.float(), target, label_smoothing=smoothing)
+        return F.cross_entropy(logits, target, label_smoothing=smoothing)
 
-    def _autocast(self) -> Any:
-        if self.recipe.precision == "fp32":
-            return nullcontext()
-        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+    def _look(self) -> None:
+        """Check the loss, save where it is time, and report."""
+        position, now = self.position, time.monotonic()
+        if not math.isfinite(position.loss_sum):
+            raise self._diverged()
+        if now - self.saved_at > 60 * self.recipe.checkpoint_minutes and position.batch < self.steps_per_epoch:
+            self._check_weights()
+            self._save()
+        if self.report is not None:
+            done, steps = self._step_number(), self.recipe.epochs * self.steps_per_epoch
+            left = (steps - done) * (now - self.started) / (done - self.steps_before)
+            loss = position.loss_sum / position.batch
+            self.report(Progress(position.epoch, self.recipe.epochs, done, steps, loss, left, self._last_accuracy()))
 
-    def _set_learning_rate(self, step: int) -> None:
+    def _finish_epoch(self) -> None:
+        position, recipe = self.position, self.recipe
+        self._check_weights()
+        passes = sum(1 for _ in step_passes(self.net.space, recipe.sampling, seed=recipe.seed, step=0))
+        limit = recipe.evaluate
+        epoch = Epoch(
+            epoch=position.epoch,
+            loss=position.loss_sum / position.batch,
+            seconds=position.epoch_seconds + time.monotonic() - self.resumed_at,
+            learning_rate=self.optimiser.param_groups[0]["lr"],
+            seen=(position.epoch + 1) * self.steps_per_epoch * recipe.batch_size * passes,
+            accuracy=accuracy(self.net, self.data, "search", limit=limit) if limit else None,
+        )
+        self.position = Position(epoch=position.epoch + 1, history=[*position.history, asdict(epoch)])
+        self._save()
+        if self.folder is not None:
+            self.folder.replace_history(self.position.history)
+
+    def _save(self) -> None:
+        if self.folder is None:
+            return
+        now, position = time.monotonic(), self.position
+        if position.batch:
+            position.epoch_seconds += now - self.resumed_at
+            self.resumed_at = now
+        checkpoint.save(self.folder.folder, position, self.net, self.optimiser, digest=self._digest())
+        self.saved_at = now
+
+    def _resume(self) -> None:
+        if self.folder is None:
+            return
+        found = checkpoint.load(self.folder.folder, self.net, self.optimiser, digest=self._digest())
+        self.position = found or Position()
+        self.folder.replace_history(self.position.history)
+
+    def _digest(self) -> str:
+        """Of all that the result of the training depends on, but for the code."""
+        recipe = self.recipe.model_dump(mode="json", exclude={"checkpoint_minutes"})
+        data = [self.data.name, self.data.input_shape, self.data.n_classes, len(self.data.split("train"))]
+        return hashlib.sha256(json.dumps([recipe, data, self.net.space.digest]).encode()).hexdigest()
+
+    def _step_number(self) -> int:
+        return self.position.epoch * self.steps_per_epoch + self.position.batch
+
+    def _set_learning_rate(self) -> None:
         for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(self.recipe, step, self.steps_per_epoch)
+            group["lr"] = learning_rate(self.recipe, self._step_number(), self.steps_per_epoch)
 
-    def _check_and_report(self, epoch: int, index: int, losses: list[torch.Tensor], started: float) -> None:
-        loss = float(torch.stack(losses[-PROGRESS_EVERY:]).mean())
-        if not math.isfinite(loss):
-            raise InputError(
-                f"The loss is {loss} in epoch {epoch + 1}: training has diverged.",
-                hint=f"Lower learning_rate (now {self.recipe.learning_rate}); the last checkpoint is kept.",
-            )
-        if self.report:
-            per_step = (time.monotonic() - started) / (index + 1)
-            done, steps = epoch * self.steps_per_epoch + index + 1, self.recipe.epochs * self.steps_per_epoch
-            self.report(Progress(epoch, self.recipe.epochs, done, steps, loss, (steps - done) * per_step))
+    def _last_accuracy(self) -> float | None:
+        return self.position.history[-1]["accuracy"] if self.position.history else None
 
+    def _placed(self, x: torch.Tensor) -> torch.Tensor:
+        return _placed(x, self.device)
 
-def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
-    """The learning rate of a step: linear warm-up, then the recipe's schedule."""
-    warm_up, total = int(recipe.warm_up * steps_per_epoch), recipe.epochs * steps_per_epoch
-    if step < warm_up:
-        return recipe.learning_rate * (step + 1) / warm_up
-    if recipe.schedule == "step":
-        return recipe.learning_rate * recipe.step_factor ** (step // steps_per_epoch // recipe.step_epochs)
-    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, total - warm_up)))
+    def _check_weights(self) -> None:
+        """The loss tells a step late: a checkpoint must not hold what it has not seen yet."""
+        if not all(bool(p.isfinite().all()) for p in self.net.parameters()):
+            raise self._diverged()
+
+    def _diverged(self) -> InputError:
+        kept = " The checkpoint from before is kept." if self.folder is not None else ""
+        rate: Any = self.optimiser.param_groups[0]["lr"]
+        return InputError(
+            f"The loss is not finite in epoch {self.position.epoch + 1}, where the learning rate was {rate:g}: "
+            f"training has diverged.{kept}",
+            hint=f"Lower learning_rate (now {self.recipe.learning_rate:g}), or set warm_up or clip_gradient.",
+        )
 
 
-@contextmanager
-def frozen_norms(net: nn.Module) -> Iterator[None]:
-    """Within the context batch norm normalises by the batch but leaves its running statistics alone."""
-    norms = [m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.momentum is not None]
-    before = [m.momentum for m in norms]
+@torch.no_grad()
+def accuracy(net: Nested, data: Data, split: str, *, limit: int | None = None) -> float:
+    """Top-1 accuracy of the full network in percent, with its batch-norm statistics as they are.
+
+    Args:
+        net: the network; its mode is kept.
+        data: the images.
+        split: ``train``, ``search`` or ``test``.
+        limit: only the first so many images.
+    """
+    training, device = net.training, next(net.parameters()).device
+    net.eval()
+    right = total = 0
     try:
-        for module in norms:
-            module.momentum = 0.0
-        yield
+        for x, y in data.batches(split, EVALUATION_BATCH, limit=limit):
+            right += int((net(_placed(x, device)).argmax(dim=1).cpu() == y).sum())
+            total += len(y)
     finally:
-        for module, momentum in zip(norms, before, strict=True):
-            module.momentum = momentum
+        net.train(training)
+    return 100.0 * right / total
 
 
-def _optimiser(net: Nested, recipe: Recipe) -> torch.optim.Optimizer:
-    parameters = [p for p in net.parameters() if p.requires_grad]
-    if recipe.optimiser == "adamw":
-        return torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
-    nesterov = recipe.momentum > 0
-    return torch.optim.SGD(
-        parameters,
-        lr=recipe.learning_rate,
-        momentum=recipe.momentum,
-        nesterov=nesterov,
-        weight_decay=recipe.weight_decay,
-    )
+def _placed(x: torch.Tensor, device: torch.device) -> torch.Tensor:
+    x = x.to(device, non_blocking=True)
+    return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x

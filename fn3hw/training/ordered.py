@@ -23,7 +23,7 @@ class Pass:
     Args:
         subnet: what is trained.
         from_labels: learn from the labels; otherwise from the soft outputs of the step's first pass.
-        is_full: the full network.
+        is_full: the full network, trained for its own sake.
     """
 
     subnet: Subnet
@@ -31,12 +31,17 @@ class Pass:
     is_full: bool
 
 
-def step_passes(space: SearchSpace, sampling: Sampling, rng: np.random.Generator) -> Iterator[Pass]:
-    """The passes of one training step, the full network first."""
-    if sampling.full or not sampling.ordered:
+def step_passes(space: SearchSpace, sampling: Sampling, *, seed: int, step: int) -> Iterator[Pass]:
+    """The passes of one training step, the full network first.
+
+    The draw depends on (seed, step) alone: a resumed training, and every process of a distributed one, draws the same
+    subnets with nothing to store or to send.
+    """
+    if sampling.trains_full:
         yield Pass(space.full(), from_labels=True, is_full=True)
     if not sampling.ordered:
         return
+    rng = np.random.default_rng((seed, step))
     from_labels = not sampling.distill
     if sampling.smallest:
         yield Pass(space.smallest(), from_labels, is_full=False)
@@ -51,6 +56,6 @@ def sample(space: SearchSpace, sampling: Sampling, rng: np.random.Generator) -> 
     """
     counts = dict(space.random(rng, prefix=True).counts)
     for gate in space:
-        if rng.random() >= sampling.drop.get(gate.level, 1.0):
+        if gate.level in sampling.drop and rng.random() >= sampling.drop[gate.level]:
             counts[gate.name] = gate.size
     return space.from_counts(counts)

@@ -5,16 +5,19 @@ from __future__ import annotations
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fn3hw.errors import InputError, UnknownName
 from fn3hw.space.gate import check_level
 
+Level = Annotated[str, AfterValidator(check_level)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Network(_Section):
@@ -30,8 +33,8 @@ class Network(_Section):
 
     name: str
     options: dict[str, Any] = {}
-    levels: tuple[str, ...] = ("channel", "layer")
-    keep: dict[str, float] = {}
+    levels: tuple[Level, ...] = Field(("channel", "layer"), min_length=1)
+    keep: dict[Level, Share] = {}
     beta: bool = False
 
 
@@ -39,7 +42,7 @@ class DataSet(_Section):
     """What it is trained on.
 
     Attributes:
-        name: one of `fn3hw.training.datasets.names()`.
+        name: one of `fn3hw.training.loading.names()`.
         root: folder of the files, where the data set is not part of an installed package.
         search: number of training images held out to choose subnets on.
         shift: random translation of training images by up to so many pixels.
@@ -70,7 +73,20 @@ class Sampling(_Section):
     smallest: bool = False
     random: int = Field(1, ge=0)
     distill: bool = False
-    drop: dict[str, float] = {}
+    drop: dict[Level, Share] = {}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.ordered and not (self.random or self.smallest):
+            raise ValueError("ordered training needs random >= 1 or smallest = true")
+        if self.ordered and self.distill and not self.full:
+            raise ValueError("distill needs full = true: the full network is the teacher")
+        return self
+
+    @property
+    def trains_full(self) -> bool:
+        """Whether every step trains the full network."""
+        return self.full or not self.ordered
 
 
 class Recipe(_Section):
@@ -79,15 +95,18 @@ class Recipe(_Section):
     Attributes:
         epochs: passes over the training split.
         batch_size: images per step.
-        optimiser: ``sgd`` (Nesterov momentum) or ``adamw``.
+        optimiser: ``sgd`` (Nesterov momentum), ``adam`` or ``adamw``.
         learning_rate: its peak.
         momentum: of SGD.
         weight_decay: on all parameters.
-        schedule: ``cosine`` to zero, or ``step``: scaled by ``step_factor`` every ``step_epochs`` epochs.
+        schedule: ``cosine`` to zero, ``step``: scaled by ``step_factor`` every ``step_epochs`` epochs, or ``constant``.
         warm_up: epochs of linear warm-up.
         label_smoothing: in [0, 1).
-        precision: ``fp32``, or ``bf16`` for autocast.
+        clip_gradient: largest norm of a step's gradient; not limited where absent.
+        precision: ``fp32``, ``bf16`` for autocast, or ``auto``: bf16 on a GPU, fp32 on a CPU.
         seed: of weights, data order, augmentation and sampling.
+        evaluate: number of images of the search split that the full network is tested on after every epoch; 0 for none.
+        checkpoint_minutes: longest time between two checkpoints; every epoch ends with one.
     """
 
     network: Network
@@ -95,17 +114,20 @@ class Recipe(_Section):
     sampling: Sampling = Sampling()
     epochs: int = Field(10, ge=1)
     batch_size: int = Field(128, ge=2)
-    optimiser: Literal["sgd", "adamw"] = "sgd"
+    optimiser: Literal["sgd", "adam", "adamw"] = "sgd"
     learning_rate: float = Field(0.1, gt=0)
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(1e-4, ge=0)
-    schedule: Literal["cosine", "step"] = "cosine"
+    schedule: Literal["cosine", "step", "constant"] = "cosine"
     step_epochs: int = Field(10, ge=1)
     step_factor: float = Field(0.1, gt=0, le=1)
     warm_up: float = Field(0.0, ge=0)
     label_smoothing: float = Field(0.0, ge=0, lt=1)
-    precision: Literal["fp32", "bf16"] = "fp32"
+    clip_gradient: float | None = Field(None, gt=0)
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
     seed: int = Field(0, ge=0)
+    evaluate: int = Field(0, ge=0)
+    checkpoint_minutes: float = Field(5.0, gt=0)
 
     @classmethod
     def load(cls, name_or_path: str | Path) -> Recipe:
@@ -116,13 +138,16 @@ class Recipe(_Section):
             InputError: the file is no TOML or has a field that does not fit; the message names the field.
         """
         text = str(name_or_path)
-        packaged = resources.files(__package__) / "recipes" / f"{text}.toml"
         if text in packaged_recipes():
-            return cls.parse(packaged.read_text(), source=f"recipe {text}")
+            packaged = resources.files(__package__) / "recipes" / f"{text}.toml"
+            return cls.parse(packaged.read_text(encoding="utf-8"), source=f"recipe {text}")
         path = Path(name_or_path)
         if not path.is_file():
             raise UnknownName("recipe", text, packaged_recipes())
-        return cls.parse(path.read_text(), source=str(path))
+        try:
+            return cls.parse(path.read_text(encoding="utf-8"), source=str(path))
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{path} cannot be read: {error}.", hint="A recipe is a TOML file in UTF-8.") from error
 
     @classmethod
     def parse(cls, toml: str, *, source: str = "recipe") -> Recipe:
@@ -144,17 +169,25 @@ class Recipe(_Section):
             InputError: as `load`.
         """
         try:
-            recipe = cls.model_validate(settings)
+            return cls.model_validate(settings)
         except ValidationError as error:
             raise _explain(error, source) from error
-        for level in (*recipe.network.levels, *recipe.network.keep, *recipe.sampling.drop):
-            check_level(level)
-        sampling = recipe.sampling
-        if sampling.ordered and not (sampling.random or sampling.smallest):
-            raise InputError(f"{source}: ordered training needs sampling.random >= 1 or sampling.smallest = true.")
-        if sampling.distill and not sampling.full:
-            raise InputError(f"{source}: sampling.distill needs sampling.full = true, the teacher.")
-        return recipe
+
+    def settings(self) -> dict[str, Any]:
+        """Plain values that `of` reads back."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+    def replace(self, **changes: Any) -> Recipe:
+        """A checked copy with other values; those of a section by its name, as ``sampling={"ordered": False}``.
+
+        Raises:
+            InputError: as `load`.
+        """
+        settings = self.settings()
+        for key, value in changes.items():
+            merge = isinstance(value, dict) and isinstance(settings.get(key), dict)
+            settings[key] = {**settings[key], **value} if merge else value
+        return self.of(settings)
 
 
 def packaged_recipes() -> list[str]:
@@ -163,14 +196,21 @@ def packaged_recipes() -> list[str]:
     return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
 
 
+_SECTIONS: dict[str, type[_Section]] = {"network": Network, "data": DataSet, "sampling": Sampling}
+
+
 def _explain(error: ValidationError, source: str) -> InputError:
     first = error.errors()[0]
-    place = [str(part) for part in first["loc"]]
+    place = [str(part) for part in first["loc"] if part != "[key]"]
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, UnknownName):
+        return cause
     if first["type"] == "extra_forbidden":
-        section: Any = (
-            {"network": Network, "data": DataSet, "sampling": Sampling}.get(place[0]) if len(place) > 1 else Recipe
-        )
+        section = _SECTIONS[place[0]] if len(place) > 1 else Recipe
+        prefix = f"{place[0]}." if len(place) > 1 else ""
         return UnknownName(
-            f"field of {source}", ".".join(place), [*(".".join([*place[:-1], f]) for f in section.model_fields)]
+            f"field of {source}", ".".join(place), [f"{prefix}{field}" for field in section.model_fields]
         )
-    return InputError(f"{source}: {'.'.join(place)}: {first['msg']}.")
+    message = first["msg"].removeprefix("Value error, ")
+    given = f", not {first['input']!r}" if first["type"] not in ("missing", "value_error") else ""
+    return InputError(f"{source}: {'.'.join(place)}: {message}{given}.")

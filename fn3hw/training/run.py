@@ -1,38 +1,29 @@
-"""A run folder: the settings of a training and what it has learned so far, on disk.
+"""A run folder: the settings of a training and what it has learned, on disk.
 
-``run.toml`` holds the effective settings. A checkpoint is one safetensors file (weights, optimiser state) whose header
-carries the history, so that it is written and replaced as a whole; ``supernet.safetensors`` holds the weights alone.
+``run.toml`` holds the effective settings, ``supernet.safetensors`` the weights of a training that is complete,
+``history.jsonl`` one line per epoch; `fn3hw.training.checkpoint` keeps what an unfinished training needs.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from fn3hw.errors import RunError
-from fn3hw.space.files import write_bytes, write_text
+from fn3hw.space.files import append_line, write_bytes, write_text
+from fn3hw.training import toml
 from fn3hw.training.recipe import Recipe
 
-RUN_FORMAT = 1
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """What training goes on from: weights, the optimiser's state, and one entry of history per finished epoch."""
-
-    weights: dict[str, torch.Tensor]
-    optimiser: dict[str, Any]
-    history: list[dict[str, Any]]
+RUN_FORMAT: Final = 1
+SETTINGS, WEIGHTS, HISTORY = "run.toml", "supernet.safetensors", "history.jsonl"
 
 
 class Run:
@@ -46,16 +37,19 @@ class Run:
     def __init__(self, folder: Path, recipe: Recipe) -> None:
         self.folder, self.recipe = folder, recipe
 
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r})"
+
     @classmethod
     def create(cls, folder: Path | str, recipe: Recipe) -> Run:
         """Open a run folder for a recipe, making it where it does not exist: an interrupted training goes on.
 
         Raises:
-            RunError: the folder holds a run of other settings.
+            RunError: the folder holds a run of other settings, or something else.
             InputError: the folder cannot be written.
         """
         path = Path(folder)
-        if (path / "run.toml").exists():
+        if (path / SETTINGS).exists():
             run = cls.open(path)
             if run.recipe != recipe:
                 raise RunError(
@@ -63,7 +57,10 @@ class Run:
                     hint="Give another --output folder, or remove this one.",
                 )
             return run
-        write_text(path / "run.toml", to_toml({"format": RUN_FORMAT, **recipe.model_dump(exclude_none=True)}))
+        # A kill while run.toml was written leaves its temporary file alone in the folder.
+        if path.exists() and (not path.is_dir() or any(p.suffix != ".tmp" for p in path.iterdir())):
+            raise RunError(f"{path} exists and is no run folder.", hint="Give a folder that is new or empty.")
+        write_text(path / SETTINGS, toml.dumps({"format": RUN_FORMAT, **recipe.settings()}))
         return cls(path, recipe)
 
     @classmethod
@@ -71,16 +68,19 @@ class Run:
         """Open an existing run folder.
 
         Raises:
-            RunError: it is missing, damaged or from a newer version.
+            RunError: it is missing, half written, damaged or from a newer version.
         """
-        path = Path(folder) / "run.toml"
+        path = Path(folder) / SETTINGS
         hint = f"Train it: fn3hw train --recipe NAME --output {folder}"
         if not path.is_file():
-            raise RunError(f"{folder} is no run folder: it has no run.toml.", hint=hint)
+            missing = "is no run folder, or half written" if Path(folder).exists() else "does not exist"
+            raise RunError(f"{folder} {missing}: it has no {SETTINGS}.", hint=hint)
         try:
-            settings = tomllib.loads(path.read_text())
+            settings = tomllib.loads(path.read_text(encoding="utf-8"))
             version = int(settings.pop("format"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
+        except KeyError as error:
+            raise RunError(f"{path} is damaged: it gives no format.", hint=hint) from error
+        except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError, TypeError, ValueError) as error:
             raise RunError(f"{path} is damaged: {error}.", hint=hint) from error
         if version > RUN_FORMAT:
             raise RunError(f"{path} has format {version}; this fn3hw reads up to {RUN_FORMAT}.", hint="Upgrade fn3hw.")
@@ -88,60 +88,17 @@ class Run:
 
     @property
     def is_trained(self) -> bool:
-        """Whether every epoch of the recipe is done."""
-        checkpoint = self.load_checkpoint()
-        return checkpoint is not None and len(checkpoint.history) >= self.recipe.epochs
+        """Whether the training is complete."""
+        return (self.folder / WEIGHTS).is_file()
 
-    def save_checkpoint(
-        self, weights: Mapping[str, torch.Tensor], optimiser: dict[str, Any], history: list[dict[str, Any]]
-    ) -> None:
-        """Replace the checkpoint; the one before stays until the new one is complete.
+    def save_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Write ``supernet.safetensors``.
 
         Raises:
             InputError: it cannot be written, for example because the disk is full.
         """
-        tensors = {f"weights/{name}": tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-        scalars: dict[str, Any] = {"param_groups": optimiser["param_groups"], "state": {}}
-        for index, state in optimiser["state"].items():
-            for key, value in state.items():
-                if isinstance(value, torch.Tensor):
-                    tensors[f"optimiser/{index}/{key}"] = value.detach().cpu().contiguous()
-                elif value is not None:
-                    scalars["state"].setdefault(str(index), {})[key] = value
-        header = {"history": json.dumps(history), "optimiser": json.dumps(scalars)}
-        write_bytes(self.folder / "checkpoint.safetensors", save_tensors(tensors, metadata=header))
-
-    def load_checkpoint(self) -> Checkpoint | None:
-        """The last checkpoint, or None where there is none yet.
-
-        Raises:
-            RunError: it is damaged.
-        """
-        path = self.folder / "checkpoint.safetensors"
-        if not path.is_file():
-            return None
-        try:
-            with safe_open(path, framework="pt") as file:
-                header = file.metadata()
-            tensors = load_tensors(path.read_bytes())
-            history, scalars = json.loads(header["history"]), json.loads(header["optimiser"])
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise RunError(f"{path} is damaged: {error}.", hint="Remove it; training starts again.") from error
-        state: dict[int, dict[str, Any]] = {int(i): dict(values) for i, values in scalars["state"].items()}
-        weights = {}
-        for name, tensor in tensors.items():
-            kind, _, rest = name.partition("/")
-            if kind == "weights":
-                weights[rest] = tensor
-            else:
-                index, _, key = rest.partition("/")
-                state.setdefault(int(index), {})[key] = tensor
-        return Checkpoint(weights, {"state": state, "param_groups": scalars["param_groups"]}, history)
-
-    def save_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
-        """Write ``supernet.safetensors``."""
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-        write_bytes(self.folder / "supernet.safetensors", save_tensors(tensors))
+        write_bytes(self.folder / WEIGHTS, save_tensors(tensors))
 
     def load_weights(self) -> dict[str, torch.Tensor]:
         """Read ``supernet.safetensors``.
@@ -149,46 +106,34 @@ class Run:
         Raises:
             RunError: it is missing or damaged.
         """
-        path = self.folder / "supernet.safetensors"
+        path = self.folder / WEIGHTS
         hint = f"Go on with its training: fn3hw train --output {self.folder}"
         if not path.is_file():
             raise RunError(f"{self.folder} is not trained to its end: it has no {path.name}.", hint=hint)
         try:
             return load_tensors(path.read_bytes())
         except (OSError, SafetensorError) as error:
-            raise RunError(f"{path} is damaged: {error}.", hint=hint) from error
+            raise RunError(f"{path} is damaged: {error}.", hint="Remove it and train again.") from error
 
+    def history(self) -> list[dict[str, Any]]:
+        """The entries of ``history.jsonl``; a line torn by a kill is left out."""
+        path = self.folder / HISTORY
+        entries = []
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
+            try:
+                entries.append(json.loads(line))
+            except ValueError:
+                continue
+        return entries
 
-def to_toml(settings: Mapping[str, Any]) -> str:
-    """Nested plain values as TOML text, tables after the values of their parent."""
-    lines: list[str] = []
-    _write_table(settings, (), lines)
-    return "\n".join(lines).lstrip("\n") + "\n"
+    def append_history(self, entry: Mapping[str, Any]) -> None:
+        """Add an entry to ``history.jsonl``."""
+        append_line(self.folder / HISTORY, json.dumps(entry))
 
-
-def _write_table(table: Mapping[str, Any], path: tuple[str, ...], lines: list[str]) -> None:
-    if path:
-        lines += ["", f"[{'.'.join(_key(part) for part in path)}]"]
-    lines += [f"{_key(key)} = {_value(value)}" for key, value in table.items() if not isinstance(value, Mapping)]
-    for key, value in table.items():
-        if isinstance(value, Mapping):
-            _write_table(value, (*path, key), lines)
-
-
-def _key(text: str) -> str:
-    return text if text.replace("_", "").replace("-", "").isalnum() and text.isascii() else json.dumps(text)
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float):
-        return repr(value) if math.isfinite(value) else str(value)
-    if isinstance(value, int):
-        return str(value)
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(_value(item) for item in value)}]"
-    return json.dumps(str(value), ensure_ascii=False)
+    def replace_history(self, entries: list[dict[str, Any]]) -> None:
+        """Make ``history.jsonl`` hold these entries."""
+        if self.history() != entries:
+            write_text(self.folder / HISTORY, "".join(f"{json.dumps(entry)}\n" for entry in entries))
 
 
 def _difference(old: Recipe, new: Recipe) -> str:

@@ -1,136 +1,171 @@
 from __future__ import annotations
 
-import gzip
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.utils.data import TensorDataset
 
-from fn3hw.errors import InputError
-from fn3hw.training import Data, load_data
-from fn3hw.training.datasets import Augment, InMemory
-
-RNG = np.random.default_rng(0)
-
-
-def test_digits_have_three_disjoint_splits() -> None:
-    data = load_data("digits")
-    sizes = {name: len(split) for name, split in data.splits.items()}
-    assert sizes == {"train": 1197, "search": 240, "test": 360}
-    assert data.input_shape == (1, 8, 8) and data.n_classes == 10
-    images, _ = data.arrays("train")
-    assert abs(images.mean()) < 1e-3 and abs(images.std() - 1) < 1e-3
-    again = load_data("digits").arrays("search")
-    assert all(np.array_equal(a, b) for a, b in zip(again, data.arrays("search"), strict=True))
-    train, search = (data.arrays(name)[0].reshape(-1, 64) for name in ("train", "search"))
-    shared = {row.tobytes() for row in train} & {row.tobytes() for row in search}
-    assert len(shared) <= 1
+from fn3hw.errors import InputError, UnknownName
+from fn3hw.training import Augment, Data
+from fn3hw.training.datasets import InMemory, Streamed, hold_out
+from tests.training.conftest import make_data
 
 
-def test_arrays_are_limited() -> None:
-    data = load_data("digits")
-    images, labels = data.arrays("test", 17)
-    assert images.shape == (17, 1, 8, 8) and labels.shape == (17,)
-    assert np.array_equal(images, data.arrays("test")[0][:17])
+def in_memory(images: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> Data:
+    ones = np.ones(images.shape[1], np.float32)
+    split = InMemory(images, labels, mean=0 * ones, std=ones)
+    return Data("m", dict.fromkeys(("train", "search", "test"), split), n_classes=4, input_shape=images.shape[1:])
 
 
-def write_idx(path: Path, array: np.ndarray) -> None:
-    header = b"\0\0\x08" + bytes([array.ndim]) + np.array(array.shape, dtype=">u4").tobytes()
-    path.write_bytes(gzip.compress(header + array.astype(np.uint8).tobytes()))
+def streamed(images: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> Data:
+    split = Streamed(TensorDataset(torch.from_numpy(images), torch.from_numpy(labels)))
+    return Data("s", dict.fromkeys(("train", "search", "test"), split), n_classes=4, input_shape=images.shape[1:])
 
 
-def write_fashion(folder: Path) -> np.ndarray:
-    images = RNG.integers(0, 256, (60, 28, 28), dtype=np.uint8)
-    for prefix, part in (("train", images), ("t10k", images[:10])):
-        write_idx(folder / f"{prefix}-images-idx3-ubyte.gz", part)
-        write_idx(folder / f"{prefix}-labels-idx1-ubyte.gz", np.arange(len(part)) % 10)
-    return images
+@pytest.fixture(params=[in_memory, streamed])
+def numbered(request: pytest.FixtureRequest) -> Data:
+    """22 images; the pixels of each are its number."""
+    images = np.arange(22, dtype=np.float32)[:, None, None, None] * np.ones((1, 2, 3, 3), np.float32)
+    return request.param(images, np.arange(22) % 4)  # type: ignore[no-any-return]
 
 
-def test_idx_files_are_read(tmp_path: Path) -> None:
-    images = write_fashion(tmp_path)
-    data = load_data("fashion-mnist", tmp_path, search=20)
-    split = data.split("test")
-    assert isinstance(split, InMemory)
-    assert np.array_equal(split.images.numpy()[:, 0], images[:10])
-    assert split.labels.tolist() == list(range(10))
+class TestEverySplit:
+    """What in-memory and streamed splits have in common."""
+
+    def test_batches_give_every_image_once_in_order(self, numbered: Data) -> None:
+        batches = list(numbered.batches("test", 8))
+        assert [len(y) for _, y in batches] == [8, 8, 6]
+        assert torch.cat([x[:, 0, 0, 0] for x, _ in batches]).tolist() == list(range(22))
+        assert all(x.dtype == torch.float32 and y.dtype == torch.int64 for x, y in batches)
+
+    def test_training_batches_are_whole_and_shuffled_anew_every_epoch(self, numbered: Data) -> None:
+        epochs = [torch.cat([x[:, 0, 0, 0] for x, _ in numbered.training_batches(8, seed=1, epoch=e)]) for e in (0, 1)]
+        for order in epochs:
+            assert len(order) == 16 == len(set(order.tolist()))
+        assert epochs[0].tolist() != epochs[1].tolist()
+        assert numbered.steps_per_epoch(8) == 2
+
+    def test_labels_stay_with_their_images(self, numbered: Data) -> None:
+        for x, y in numbered.training_batches(4, seed=3, epoch=0, augment=Augment(1, flip=True)):
+            assert (x[:, 0, 1, 1].long() % 4).tolist() == y.tolist()
+
+    @pytest.mark.parametrize("start", [0, 1, 4])
+    def test_a_batch_does_not_depend_on_those_before_it(self, numbered: Data, start: int) -> None:
+        augment = Augment(1, flip=True)
+        whole = list(numbered.training_batches(4, seed=5, epoch=2, augment=augment))
+        part = list(numbered.training_batches(4, seed=5, epoch=2, augment=augment, start=start))
+        assert len(part) == len(whole) - start
+        assert all(torch.equal(a, b) and torch.equal(i, j) for (a, i), (b, j) in zip(whole[start:], part, strict=True))
+
+    def test_a_training_set_below_the_batch_size_is_one_batch(self, numbered: Data) -> None:
+        assert [len(y) for _, y in numbered.training_batches(50, seed=0, epoch=0)] == [22] and numbered.steps_per_epoch(
+            50
+        ) == 1
+
+    def test_reading_leaves_torchs_random_numbers_alone(self, numbered: Data) -> None:
+        before = torch.get_rng_state()
+        list(numbered.training_batches(4, seed=0, epoch=0, augment=Augment(1)))
+        assert torch.equal(before, torch.get_rng_state())
+
+    def test_arrays_are_the_first_images(self, numbered: Data) -> None:
+        images, labels = numbered.arrays("search", 5)
+        assert images.shape == (5, 2, 3, 3) and images.dtype == np.float32 and labels.dtype == np.int64
+        assert images[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4]
+        assert len(numbered.arrays("search")[0]) == 22 == len(numbered.arrays("search", 100)[0])
+
+    def test_an_unknown_split_names_the_nearest(self, numbered: Data) -> None:
+        with pytest.raises(UnknownName, match="'train'"):
+            numbered.arrays("training")
+
+    def test_a_label_beyond_the_classes_is_an_error(self, numbered: Data) -> None:
+        numbered.n_classes = 3
+        with pytest.raises(InputError, match="label 3, but its 3 classes"):
+            list(numbered.training_batches(8, seed=0, epoch=0))
 
 
-def test_damaged_idx_files_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot be read"):
-        load_data("fashion-mnist", tmp_path)
-    write_fashion(tmp_path)
-    path = tmp_path / "train-images-idx3-ubyte.gz"
-    whole = gzip.decompress(path.read_bytes())
-    path.write_bytes(gzip.compress(whole[:-5]))
-    with pytest.raises(InputError, match="cut short"):
-        load_data("fashion-mnist", tmp_path)
-    path.write_bytes(gzip.compress(whole)[:-40])
-    with pytest.raises(InputError, match="cannot be read"):
-        load_data("fashion-mnist", tmp_path)
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 2), st.booleans(), st.integers(0, 1000))
+def test_augmentation_shifts_and_mirrors_each_image_as_a_whole(shift: int, flip: bool, seed: int) -> None:
+    x = torch.arange(3 * 2 * 5 * 4, dtype=torch.float32).reshape(3, 2, 5, 4)
+    moved = Augment(shift, flip).apply(x, np.random.default_rng(seed))
+    assert moved.shape == x.shape
+    for before, after in zip(x, moved, strict=True):
+        # Every image equals one of the allowed changes, channels moving together.
+        candidates = [before, before.flip(2)] if flip else [before]
+        allowed = []
+        for image in candidates:
+            padded = torch.nn.functional.pad(image[None], (shift,) * 4, mode="replicate")[0]
+            allowed += [padded[:, i : i + 5, j : j + 4] for i in range(2 * shift + 1) for j in range(2 * shift + 1)]
+        assert any(torch.equal(after, one) for one in allowed)
 
 
-@pytest.mark.parametrize("classes", [10, 100])
-def test_cifar_binaries_are_read(tmp_path: Path, classes: int) -> None:
-    n, label_bytes = 20, 1 if classes == 10 else 2
-    records = RNG.integers(0, 256, (n, label_bytes + 3072), dtype=np.uint8)
-    records[:, label_bytes - 1] = np.arange(n) % classes
-    train = [f"data_batch_{i}.bin" for i in range(1, 6)] if classes == 10 else ["train.bin"]
-    for name in [*train, "test_batch.bin" if classes == 10 else "test.bin"]:
-        (tmp_path / name).write_bytes(records.tobytes())
-    data = load_data(f"cifar{classes}", tmp_path, search=5)
-    split = data.split("test")
-    assert isinstance(split, InMemory) and data.n_classes == classes and data.input_shape == (3, 32, 32)
-    assert np.array_equal(split.images.numpy().reshape(n, -1), records[:, label_bytes:])
-    assert split.labels.tolist() == [i % classes for i in range(n)]
-    (tmp_path / train[0]).write_bytes(records.tobytes()[:-7])
-    with pytest.raises(InputError, match="not a multiple"):
-        load_data(f"cifar{classes}", tmp_path)
+def test_augmentation_differs_between_images_and_reaches_every_position() -> None:
+    x = torch.zeros(400, 1, 5, 5)
+    x[:, :, 2, 2] = 1.0
+    moved = Augment(1).apply(x, np.random.default_rng(0))
+    places = moved.sum(0)[0, 1:4, 1:4]
+    assert (places > 20).all() and places.sum() == 400
 
 
-def test_an_image_folder_is_read(tmp_path: Path) -> None:
-    for split in ("train", "val"):
-        for label in ("cat", "dog"):
-            (tmp_path / split / label).mkdir(parents=True)
-            for index in range(3):
-                picture = RNG.integers(0, 256, (40, 50, 3), dtype=np.uint8)
-                Image.fromarray(picture).save(tmp_path / split / label / f"{index}.png")
-    data = load_data("folder", tmp_path, search=2)
-    assert {name: len(split) for name, split in data.splits.items()} == {"train": 4, "search": 2, "test": 6}
-    images, labels = data.arrays("test")
-    assert images.shape == (6, 3, 224, 224) and labels.tolist() == [0, 0, 0, 1, 1, 1]
-    with pytest.raises(InputError, match="no folders train/ and val/"):
-        load_data("folder", tmp_path / "train")
+@settings(deadline=None)
+@given(st.integers(2, 200), st.data())
+def test_what_is_held_out_is_not_trained_on(size: int, draw: st.DataObject) -> None:
+    search, seed = draw.draw(st.integers(1, size - 1)), draw.draw(st.integers(0, 99))
+    held, rest = hold_out(size, search, seed)
+    assert sorted([*held, *rest]) == list(range(size)) and len(held) == search
+    again, _ = hold_out(size, search, seed)
+    assert held.tolist() == again.tolist()
 
 
-def test_any_torch_data_set_can_be_used() -> None:
-    dataset = TensorDataset(torch.randn(30, 4), torch.arange(30) % 3)
-    data = Data.from_datasets(dataset, dataset, n_classes=3, search=10)
-    assert data.input_shape == (4,) and len(data.split("train")) == 20
-    batches = list(data.split("train").batches(8, generator=torch.Generator(), augment=Augment()))
-    assert [tuple(x.shape) for x, _ in batches] == [(8, 4), (8, 4)]
-    with pytest.raises(InputError, match="Cannot hold 30 images out of 30"):
-        Data.from_datasets(dataset, dataset, n_classes=3, search=30)
+@pytest.mark.parametrize("search", [0, 10, 11])
+def test_holding_out_all_or_nothing_is_refused(search: int) -> None:
+    with pytest.raises(InputError, match="Cannot hold"):
+        hold_out(10, search, 0)
 
 
-def test_data_that_do_not_fit_a_network_are_refused() -> None:
-    data = load_data("digits")
-    with pytest.raises(InputError, match="10 classes, the network 5"):
-        data.check_fits(n_classes=5, input_shape=(1, 8, 8))
-    with pytest.raises(InputError, match=r"shape \(1, 8, 8\), the network takes \(1, 28, 28\)"):
-        data.check_fits(n_classes=10, input_shape=(1, 28, 28))
+def test_other_shape_or_classes_than_the_network_are_refused() -> None:
+    data = make_data()
+    data.check_fits(n_classes=3, input_shape=(1, 8, 8))
+    with pytest.raises(InputError, match=r"inputs of shape \(1, 8, 8\), the network takes \(3, 32, 32\)"):
+        data.check_fits(n_classes=3, input_shape=(3, 32, 32))
+    with pytest.raises(InputError, match="3 classes, the network 10"):
+        data.check_fits(n_classes=10, input_shape=(1, 8, 8))
 
 
-@pytest.mark.parametrize("augment", [Augment(shift=2), Augment(flip=True), Augment(shift=1, flip=True)])
-def test_augmentation_only_moves_pixels(augment: Augment) -> None:
-    images = np.tile(np.arange(36, dtype=np.float32).reshape(1, 1, 6, 6), (16, 1, 1, 1))
-    zero, one = np.zeros(1, np.float32), np.ones(1, np.float32)
-    split = InMemory(images, np.arange(16), mean=zero, std=one)
-    ((x, y),) = split.batches(16, generator=torch.Generator().manual_seed(0), augment=augment)
-    assert sorted(y.tolist()) == list(range(16)) and x.shape == (16, 1, 6, 6)
-    assert not torch.equal(x, torch.from_numpy(images))
-    steps = (x[:, 0, :, 1:] - x[:, 0, :, :-1]).abs()
-    assert set(steps.unique().tolist()) <= {0.0, 1.0}
+class TestFromDatasets:
+    @settings(deadline=None, max_examples=20)
+    @given(st.integers(5, 40), st.integers(1, 4))
+    def test_splits_cover_the_training_set(self, size: int, search: int) -> None:
+        train = TensorDataset(torch.arange(size).float().view(size, 1, 1, 1), torch.zeros(size).long())
+        data = Data.from_datasets(train, train, n_classes=2, search=search)
+        seen = [data.arrays(split)[0].ravel().tolist() for split in ("train", "search")]
+        assert sorted([*seen[0], *seen[1]]) == list(range(size)) and len(seen[1]) == search
+        assert data.input_shape == (1, 1, 1)
+
+    def test_items_that_are_no_tensor_and_label_are_refused(self) -> None:
+        with pytest.raises(InputError, match=r"must be \(image tensor, label\)"):
+            Data.from_datasets([("image", 0)] * 9, [("image", 0)], n_classes=2, search=2)
+
+    def test_images_of_several_shapes_are_refused(self) -> None:
+        mixed: Any = [(torch.zeros(1, 2, 2), 0)] * 8 + [(torch.zeros(1, 3, 3), 0)]
+        data = Data.from_datasets(mixed, mixed, n_classes=2, search=2)
+        with pytest.raises(InputError, match="of one shape"):
+            data.arrays("test")
+        with pytest.raises(InputError, match="test images"):
+            Data.from_datasets(mixed, mixed[::-1], n_classes=2, search=2)
+
+    def test_the_number_of_classes_must_be_known(self) -> None:
+        items: Any = [(torch.zeros(1, 2, 2), 0)] * 9
+        with pytest.raises(InputError, match="how many classes"):
+            Data.from_datasets(items, items, search=2)
+
+    def test_an_empty_set_is_refused(self) -> None:
+        items: Any = [(torch.zeros(1, 2, 2), 0)] * 9
+        with pytest.raises(InputError):
+            Data.from_datasets(items, [], n_classes=2, search=2)
+        with pytest.raises(InputError, match="Cannot hold"):
+            Data.from_datasets([], items, n_classes=2, search=2)

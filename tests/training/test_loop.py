@@ -1,160 +1,395 @@
 from __future__ import annotations
 
-import math
+import errno
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional as F
 
-from fn3hw.errors import InputError
-from fn3hw.space import Nested
-from fn3hw.training import Data, Progress, Recipe, Run, load_data, recipe_network, train
-from fn3hw.training.loop import learning_rate
-
-
-def recipe(**changes: object) -> Recipe:
-    settings = {
-        "epochs": 2,
-        "batch_size": 64,
-        "learning_rate": 0.05,
-        "network": {"name": "mlp", "options": {"hidden": [24, 16]}, "levels": ["neuron"]},
-        "data": {"name": "digits", "search": 200},
-        "sampling": {"full": True, "distill": True},
-    }
-    return Recipe.of({**settings, **changes})
+from fn3hw.errors import InputError, RunError
+from fn3hw.space.nested import Nested, nest
+from fn3hw.training import Data, Epoch, Progress, Recipe, Run, accuracy, loop, train
+from fn3hw.training.statistics import frozen_statistics, recompute_statistics
+from tests.training.conftest import SHAPE, make_data, make_net, make_recipe
 
 
-def convolutional(**changes: object) -> Recipe:
-    options = {"stem": 6, "stages": [[8, 2, 2]], "expand": 2, "head": 12}
-    network = {"name": "mobilenet_small", "options": options, "levels": ["channel", "layer"]}
-    return recipe(network=network, **changes)
+class Killed(Exception):
+    """Stands for the kill of the process."""
 
 
-@pytest.fixture(scope="module")
-def digits() -> Data:
-    return load_data("digits", search=200)
+def kill_at(step: int) -> Any:
+    def progress(p: Progress) -> None:
+        if p.step >= step:
+            raise Killed
+
+    return progress
 
 
-def accuracy(net: Nested, data: Data, share: float) -> float:
-    subnet = net.space.from_counts({g.name: max(g.min_kept, round(share * g.size)) for g in net.space})
-    images, labels = data.arrays("test")
-    with torch.no_grad(), net.active(subnet):
-        found = net(torch.from_numpy(images)).argmax(dim=1).numpy()
-    return float((found == labels).mean())
+@pytest.fixture
+def every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Report, and save, after every step."""
+    monkeypatch.setattr(loop, "PROGRESS_EVERY", 1)
 
 
-def test_ordered_training_makes_small_subnets_accurate(digits: Data) -> None:
-    nets = {}
-    for ordered in (True, False):
-        chosen = recipe(epochs=12, sampling={"ordered": ordered, "full": ordered})
-        nets[ordered] = recipe_network(chosen, digits)
-        history = train(nets[ordered], digits, chosen)
+def same_weights(a: Nested, b: Nested) -> bool:
+    first, second = a.state_dict(), b.state_dict()
+    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+
+
+def without_seconds(history: list[Epoch]) -> list[tuple[Any, ...]]:
+    return [(e.epoch, e.loss, e.learning_rate, e.seen, e.accuracy) for e in history]
+
+
+class TestLearning:
+    def test_the_full_network_and_small_subnets_learn(self, data: Data) -> None:
+        recipe = make_recipe(epochs=12, data={"flip": False}, sampling={"smallest": True})
+        net = make_net(recipe, data)
+        history = train(net, data, recipe)
         assert history[-1].loss < 0.5 * history[0].loss
-    assert accuracy(nets[True], digits, 1.0) > 0.9
-    assert accuracy(nets[True], digits, 0.25) > accuracy(nets[False], digits, 0.25) + 0.1
+        assert accuracy(net, data, "test") > 90
+        images, labels = map(torch.from_numpy, data.arrays("train"))
+        net.train()
+        with torch.no_grad(), net.active(net.space.smallest()):
+            small = (net(images).argmax(1) == labels).double().mean()
+        assert small > 0.5
+
+    def test_blocks_come_out_ordered(self) -> None:
+        """The paper's claim: later blocks matter less. Plain training has no such order."""
+        data = make_data(200)
+        kept: dict[bool, float] = {}
+        for ordered in (True, False):
+            recipe = make_recipe(
+                network={"name": "mlp", "options": {"hidden": [24]}, "levels": ["neuron"], "keep": {}},
+                sampling={"ordered": ordered, "full": False, "distill": False},
+                epochs=15,
+                data={"flip": False, "shift": 0},
+            )
+            net = make_net(recipe, data)
+            train(net, data, recipe)
+            (gate,) = net.space
+            images, labels = map(torch.from_numpy, data.arrays("train"))
+            with torch.no_grad(), net.active(net.space.from_counts({gate.name: 4})):
+                kept[ordered] = float(F.cross_entropy(net(images), labels))
+        assert kept[True] < 0.5 * kept[False]
+
+    @pytest.mark.parametrize("optimiser", ["sgd", "adam", "adamw"])
+    @pytest.mark.parametrize("precision", ["fp32", "bf16"])
+    def test_every_optimiser_and_precision_lowers_the_loss(self, data: Data, optimiser: str, precision: str) -> None:
+        recipe = make_recipe(optimiser=optimiser, precision=precision, learning_rate=0.01, clip_gradient=1.0, epochs=4)
+        history = train(make_net(recipe, data), data, recipe)
+        assert history[-1].loss < history[0].loss
+
+    def test_a_step_is_one_of_the_optimiser_on_the_sum_of_the_passes(self, data: Data) -> None:
+        """Against the same step written out: full network on labels, a random subnet on its soft outputs."""
+        from fn3hw.training.ordered import step_passes
+
+        recipe = make_recipe(
+            epochs=1,
+            batch_size=80,
+            momentum=0.0,
+            weight_decay=0.0,
+            schedule="constant",
+            data={"shift": 0, "flip": False},
+        )
+        trained, net = make_net(recipe, data), make_net(recipe, data)
+        train(trained, data, recipe)
+        ((x, y),) = data.training_batches(80, seed=0, epoch=0)
+        _, random = step_passes(net.space, recipe.sampling, seed=0, step=0)
+        net.train()
+        logits = net(x)
+        loss = F.cross_entropy(logits, y)
+        with net.active(random.subnet):
+            loss = loss + F.cross_entropy(net(x), logits.detach().softmax(1))
+        loss.backward()
+        for (name, after), before in zip(trained.named_parameters(), net.parameters(), strict=True):
+            step = recipe.learning_rate * before.grad if before.grad is not None else torch.zeros_like(before)
+            assert torch.allclose(after, before - step, atol=1e-5), name
+
+    def test_the_callers_random_numbers_are_left_alone(self, data: Data) -> None:
+        recipe = make_recipe(epochs=1)
+        net = make_net(recipe, data)
+        before = torch.get_rng_state()
+        train(net, data, recipe)
+        assert torch.equal(before, torch.get_rng_state()) and not net.training
+
+    def test_seeds_decide_the_result(self, data: Data) -> None:
+        nets = []
+        for seed in (0, 0, 1):
+            recipe = make_recipe(epochs=1)
+            nets.append(make_net(recipe, data))
+            train(nets[-1], data, recipe.replace(seed=seed))
+        assert same_weights(nets[0], nets[1]) and not same_weights(nets[0], nets[2])
 
 
-class Stop(Exception):
-    pass
+class TestProgress:
+    def test_progress_counts_to_the_end(self, data: Data, every_step: None) -> None:
+        seen: list[Progress] = []
+        recipe = make_recipe(evaluate=10)
+        history = train(make_net(recipe, data), data, recipe, progress=seen.append)
+        assert [p.step for p in seen] == list(range(1, 16)) and {p.steps for p in seen} == {15}
+        assert seen[-1].seconds_left == 0.0 and all(p.seconds_left >= 0 for p in seen)
+        assert [p.accuracy for p in seen[5::5]] == [e.accuracy for e in history[:2]]
+        assert [e.epoch for e in history] == [0, 1, 2] and history[-1].seen == 3 * 80 * 2
+
+    def test_history_is_kept_in_the_run(self, data: Data, tmp_path: Path) -> None:
+        recipe = make_recipe()
+        run = Run.create(tmp_path, recipe)
+        history = train(make_net(recipe, data), data, recipe, run=run)
+        assert [Epoch(**entry) for entry in run.history()] == history
 
 
-@pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
-def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path: Path, digits: Data, optimiser: str) -> None:
-    chosen = convolutional(epochs=3, optimiser=optimiser, learning_rate=0.01, warm_up=0.5)
+class TestStatistics:
+    """Batch norm's running statistics are those of the full network."""
 
-    def stop_in_second_epoch(progress: Progress) -> None:
-        if progress.epoch == 1:
-            raise Stop
+    def test_frozen_statistics_stay_for_sliced_and_masked_subnets(self, data: Data) -> None:
+        recipe = make_recipe()
+        net = make_net(recipe, data).train()
+        before = {name: value.clone() for name, value in net.named_buffers() if "running" in name}
+        assert before
+        for sliced in (True, False):
+            with frozen_statistics(net), net.active(net.space.smallest(), sliced=sliced):
+                net(torch.randn(4, *SHAPE))
+        assert all(torch.equal(value, before[name]) for name, value in net.named_buffers() if name in before)
+        net(torch.randn(4, *SHAPE))
+        assert not all(torch.equal(value, before[name]) for name, value in net.named_buffers() if name in before)
 
-    whole = recipe_network(chosen, digits)
-    expected = train(whole, digits, chosen)
-    with pytest.raises(Stop):
-        first = recipe_network(chosen, digits)
-        train(first, digits, chosen, run=Run.create(tmp_path, chosen), progress=stop_in_second_epoch)
-    resumed = recipe_network(chosen, digits)
-    history = train(resumed, digits, chosen, run=Run.open(tmp_path))
-    assert [e.loss for e in history] == [e.loss for e in expected]
-    for (name, a), b in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
-        assert torch.equal(a, b), name
+    @pytest.mark.parametrize("full", [True, False])
+    def test_the_full_network_tells_the_same_with_its_statistics_as_with_the_batchs(
+        self, data: Data, full: bool
+    ) -> None:
+        recipe = make_recipe(
+            epochs=30, sampling={"full": full, "distill": full}, data={"shift": 0, "flip": False}, learning_rate=0.02
+        )
+        net = make_net(recipe, data)
+        train(net, data, recipe)
+        images = torch.from_numpy(data.arrays("train")[0])
+        with torch.no_grad():
+            with_its_own = net(images)
+            net.train()
+            with_the_batchs = net(images)
+        agree = (with_its_own.argmax(1) == with_the_batchs.argmax(1)).double().mean()
+        assert agree > 0.95
 
-
-def test_a_killed_training_goes_on(tmp_path: Path, digits: Data) -> None:
-    code = (
-        "import sys; from fn3hw.training import *; r = Recipe.load(sys.argv[1]); d = recipe_data(r); "
-        "train(recipe_network(r, d), d, r, run=Run.create(sys.argv[2], r))"
-    )
-    chosen = convolutional(epochs=500)
-    run = Run.create(tmp_path / "run", chosen)
-    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "run/run.toml"), str(tmp_path / "run")])
-    (tmp_path / "run/run.toml").write_text((tmp_path / "run/run.toml").read_text().replace("format = 1\n", ""))
-    deadline = time.monotonic() + 60
-    while run.load_checkpoint() is None and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.05)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    checkpoint = run.load_checkpoint()
-    assert checkpoint is not None
-    shorter = chosen.model_copy(update={"epochs": len(checkpoint.history) + 1})
-    history = train(recipe_network(shorter, digits), digits, shorter, run=Run(tmp_path / "run", shorter))
-    assert [e.epoch for e in history] == list(range(len(checkpoint.history) + 1))
-
-
-def test_running_statistics_are_those_of_the_full_network(digits: Data) -> None:
-    chosen = convolutional(epochs=1, sampling={"full": True})
-    net = recipe_network(chosen, digits)
-    train(net, digits, chosen)
-    alone = recipe_network(chosen, digits)
-    before = {k: v.clone() for k, v in alone.state_dict().items() if "running" in k}
-    only_subnets = convolutional(epochs=1, sampling={"full": False})
-    train(alone, digits, only_subnets)
-    assert any(not torch.equal(before[k], v) for k, v in alone.state_dict().items() if k in before)
-    images, _ = digits.arrays("train", 512)
-    seen: list[torch.Tensor] = []
-    norm = net.module.get_submodule("head.1")
-    handle = norm.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].mean(dim=(0, 2, 3))))
-    with torch.no_grad():
-        net(torch.from_numpy(images))
-    handle.remove()
-    scale = norm.running_var.sqrt()  # type: ignore[union-attr,operator]
-    assert float(((seen[0] - norm.running_mean) / scale).abs().mean()) < 0.5
+    def test_recomputed_statistics_are_the_mean_over_the_batches(self) -> None:
+        norm = nn.BatchNorm2d(2, momentum=0.3)
+        batches = [torch.randn(8, 2, 3, 3) * scale for scale in (1.0, 2.0, 5.0)]
+        recompute_statistics(norm, batches)
+        variances = torch.stack([b.transpose(0, 1).flatten(1).var(1) for b in batches])
+        assert torch.allclose(norm.running_var, variances.mean(0), rtol=1e-4) and norm.momentum == 0.3
 
 
-def test_divergence_is_an_error_and_keeps_the_checkpoint(tmp_path: Path, digits: Data) -> None:
-    good = recipe(epochs=1)
-    run = Run.create(tmp_path, good)
-    train(recipe_network(good, digits), digits, good, run=run)
-    wild = recipe(epochs=3, learning_rate=1e30)
-    with pytest.raises(InputError, match="diverged") as caught:
-        train(recipe_network(wild, digits), digits, wild, run=Run(tmp_path, wild))
-    assert "learning_rate" in caught.value.hint
-    checkpoint = run.load_checkpoint()
-    assert checkpoint is not None and len(checkpoint.history) == 1
+class TestResuming:
+    @pytest.mark.parametrize("optimiser", ["sgd", "adam"])
+    @pytest.mark.parametrize("step", [1, 5, 7, 14])
+    def test_a_training_killed_at_any_step_ends_with_the_same_weights(
+        self, data: Data, tmp_path: Path, every_step: None, optimiser: str, step: int
+    ) -> None:
+        recipe = make_recipe(optimiser=optimiser, learning_rate=0.01, evaluate=20, checkpoint_minutes=1e-9)
+        whole = make_net(recipe, data)
+        expected = train(whole, data, recipe)
+        with pytest.raises(Killed):
+            train(make_net(recipe, data), data, recipe, run=Run.create(tmp_path, recipe), progress=kill_at(step))
+        run, seen = Run.open(tmp_path), []
+        net = make_net(recipe, data)
+        history = train(net, data, recipe, run=run, progress=lambda p: seen.append(p.step))
+        # Batch 5 ends an epoch: its checkpoint is made after the report.
+        assert seen[0] == (step + 1 if step != 5 else 5)
+        assert same_weights(net, whole)
+        assert without_seconds(history) == without_seconds(expected)
+        assert [Epoch(**entry) for entry in run.history()] == history
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["history.jsonl", "run.toml", "supernet.safetensors"]
+
+    def test_networks_with_random_layers_resume_exactly_too(self, data: Data, tmp_path: Path, every_step: None) -> None:
+        def fresh() -> Nested:
+            torch.manual_seed(0)
+            layers = nn.Sequential(nn.Flatten(), nn.Linear(64, 12), nn.ReLU(), nn.Dropout(0.5), nn.Linear(12, 3))
+            return nest(layers, torch.zeros(2, *SHAPE), ("neuron",))
+
+        recipe = make_recipe(checkpoint_minutes=1e-9)
+        whole, net = fresh(), fresh()
+        train(whole, data, recipe)
+        with pytest.raises(Killed):
+            train(net, data, recipe, run=Run.create(tmp_path, recipe), progress=kill_at(7))
+        net = fresh()
+        train(net, data, recipe, run=Run.open(tmp_path))
+        assert same_weights(net, whole)
+
+    def test_a_real_kill(self, data: Data, tmp_path: Path) -> None:
+        recipe = make_recipe(epochs=400, checkpoint_minutes=1e-9)
+        folder = tmp_path / "run"
+        program = (
+            "import torch; torch.set_num_threads(1)\n"
+            "from tests.training.conftest import *\nfrom fn3hw.training import *\n"
+            f"recipe = make_recipe(epochs=400, checkpoint_minutes=1e-9); data = make_data()\n"
+            f"train(make_net(recipe, data), data, recipe, run=Run.create({str(folder)!r}, recipe))\n"
+        )
+        root = str(Path(__file__).parents[2])
+        process = subprocess.Popen([sys.executable, "-c", program], cwd=root, env={**os.environ, "PYTHONPATH": root})
+        deadline = time.monotonic() + 120
+        while len(Run.open(folder).history() if (folder / "run.toml").exists() else ()) < 3:
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        run = Run.open(folder)
+        assert not run.is_trained
+        done: list[Progress] = []
+        with pytest.raises(Killed):
+            train(make_net(recipe, data), data, recipe, run=run, progress=lambda p: (done.append(p), kill_at(0)(p)))
+        # What was done before the kill is not done again, and every epoch is in the history once.
+        assert done[0].epoch >= 3
+        assert [entry["epoch"] for entry in run.history()] == list(range(done[0].epoch))
+
+    def test_a_complete_run_is_loaded(self, data: Data, tmp_path: Path) -> None:
+        recipe = make_recipe()
+        net, again = make_net(recipe, data), make_net(recipe, data)
+        history = train(net, data, recipe, run=Run.create(tmp_path, recipe))
+        assert train(again, data, recipe, run=Run.open(tmp_path), progress=kill_at(0)) == history
+        assert same_weights(net, again)
+
+    def test_a_kill_between_weights_and_the_removal_of_the_checkpoint(
+        self, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        recipe = make_recipe()
+        with monkeypatch.context() as patch:
+            patch.setattr(Run, "save_weights", lambda *_: (_ for _ in ()).throw(Killed()))
+            with pytest.raises(Killed):
+                train(make_net(recipe, data), data, recipe, run=Run.create(tmp_path, recipe))
+        net, whole = make_net(recipe, data), make_net(recipe, data)
+        train(net, data, recipe, run=Run.open(tmp_path), progress=kill_at(0))
+        train(whole, data, recipe)
+        assert same_weights(net, whole)
 
 
-def test_learning_rate_schedules() -> None:
-    cosine = recipe(epochs=10, warm_up=1.0, learning_rate=1.0)
-    assert learning_rate(cosine, 0, 100) == pytest.approx(0.01)
-    assert learning_rate(cosine, 100, 100) == pytest.approx(1.0)
-    assert learning_rate(cosine, 550, 100) == pytest.approx(0.5)
-    stepped = recipe(epochs=10, schedule="step", step_epochs=4, step_factor=0.5, learning_rate=1.0)
-    assert [learning_rate(stepped, e * 100, 100) for e in (0, 4, 8)] == [1.0, 0.5, 0.25]
+class TestBadCheckpoints:
+    @pytest.fixture
+    def run(self, data: Data, tmp_path: Path, every_step: None) -> Run:
+        recipe = make_recipe()
+        run = Run.create(tmp_path, recipe)
+        with pytest.raises(Killed):
+            train(make_net(recipe, data), data, recipe, run=run, progress=kill_at(7))
+        return run
+
+    @pytest.mark.parametrize("content", ["", "{", "[]", "3", '{"format": 1}', '{"format": "x"}'])
+    def test_a_damaged_index_is_refused(self, data: Data, run: Run, content: str) -> None:
+        (run.folder / "checkpoint.json").write_text(content)
+        with pytest.raises(RunError):
+            train(make_net(run.recipe, data), data, run.recipe, run=run)
+
+    def test_a_newer_format_is_refused(self, data: Data, run: Run) -> None:
+        path = run.folder / "checkpoint.json"
+        path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
+        with pytest.raises(RunError, match="reads up to 1"):
+            train(make_net(run.recipe, data), data, run.recipe, run=run)
+
+    def test_damaged_tensors_are_refused(self, data: Data, run: Run) -> None:
+        (path,) = run.folder.glob("checkpoint-*.safetensors")
+        content = bytearray(path.read_bytes())
+        content[-1] ^= 1
+        path.write_bytes(content)
+        with pytest.raises(RunError, match="has changed"):
+            train(make_net(run.recipe, data), data, run.recipe, run=run)
+        path.unlink()
+        with pytest.raises(RunError, match="damaged"):
+            train(make_net(run.recipe, data), data, run.recipe, run=run)
+
+    def test_a_checkpoint_of_other_settings_or_data_is_refused(self, data: Data, run: Run) -> None:
+        other = run.recipe.replace(learning_rate=0.5)
+        with pytest.raises(RunError, match="another recipe, network or data set"):
+            train(make_net(other, data), data, other, run=run)
+        more = make_data(200)
+        with pytest.raises(RunError, match="another recipe, network or data set"):
+            train(make_net(run.recipe, more), more, run.recipe, run=run)
+
+    def test_a_full_disk_keeps_the_checkpoint_before(
+        self, data: Data, tmp_path: Path, every_step: None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        recipe = make_recipe(checkpoint_minutes=1e-9)
+        whole, net = make_net(recipe, data), make_net(recipe, data)
+        train(whole, data, recipe)
+        real, written = os.fsync, []
+
+        def fsync(handle: int) -> None:
+            written.append(handle)
+            if len(written) > 9:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            real(handle)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", fsync)
+            with pytest.raises(InputError, match="No space left") as caught:
+                train(net, data, recipe, run=Run.create(tmp_path, recipe))
+        assert caught.value.exit_status == 2 and not list(tmp_path.glob(".*.tmp"))
+        seen: list[int] = []
+        net = make_net(recipe, data)
+        train(net, data, recipe, run=Run.open(tmp_path), progress=lambda p: seen.append(p.step))
+        assert seen[0] > 1 and same_weights(net, whole)
 
 
-def test_a_batch_larger_than_the_data_is_refused(digits: Data) -> None:
-    chosen = recipe(batch_size=5000)
-    with pytest.raises(InputError, match="more than the"):
-        train(recipe_network(chosen, digits), digits, chosen)
+class TestBadInput:
+    def test_data_of_another_shape(self, data: Data) -> None:
+        recipe = make_recipe()
+        with pytest.raises(InputError, match="network takes"):
+            train(make_net(recipe, data), make_data(shape=(3, 8, 8)), recipe)
+
+    def test_data_of_other_classes(self, data: Data) -> None:
+        recipe = make_recipe()
+        with pytest.raises(InputError, match="4 classes, the network 3"):
+            train(make_net(recipe, data), make_data(n_classes=4), recipe)
+
+    def test_a_network_that_does_not_classify(self, data: Data) -> None:
+        net = nest(nn.Sequential(nn.Conv2d(1, 4, 1), nn.Conv2d(4, 3, 1)), torch.zeros(2, *SHAPE), ("channel",))
+        with pytest.raises(InputError, match="not one logit per class"):
+            train(net, data, make_recipe())
+
+    def test_divergence_names_the_learning_rate_and_keeps_the_checkpoint(self, data: Data, tmp_path: Path) -> None:
+        recipe = make_recipe(
+            network={"name": "mlp", "options": {"hidden": [8]}, "levels": ["neuron"], "keep": {}},
+            schedule="step",
+            step_epochs=1,
+            step_factor=1.0,
+            learning_rate=1e18,
+            warm_up=2.9,
+            momentum=0.0,
+            epochs=3,
+        )
+        run = Run.create(tmp_path, recipe)
+        with pytest.raises(InputError, match=r"not finite.*learning rate") as caught:
+            train(make_net(recipe, data), data, recipe, run=run)
+        assert "learning_rate (now 1e+18)" in caught.value.hint and not run.is_trained
+
+    def test_no_checkpoint_holds_a_number_that_is_not_finite(
+        self, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        recipe = make_recipe(learning_rate=0.01)
+        run = Run.create(tmp_path, recipe)
+        net = make_net(recipe, data)
+
+        def poison(p: Progress) -> None:
+            if p.epoch == 1:
+                next(net.parameters()).data.fill_(float("nan"))
+
+        with pytest.raises(InputError, match="not finite in epoch 2"):
+            train(net, data, recipe, run=run, progress=poison)
+        resumed = make_net(recipe, data)
+        history = train(resumed, data, recipe, run=run)
+        assert len(history) == 3 and all(np.isfinite(e.loss) for e in history)
 
 
-def test_progress_counts_to_the_end(digits: Data) -> None:
-    seen: list[Progress] = []
-    train(recipe_network(recipe(), digits), digits, recipe(), progress=seen.append)
-    assert seen[-1].step == seen[-1].steps and seen[-1].seconds_left == 0
-    assert all(math.isfinite(p.loss) for p in seen)
-    assert np.all(np.diff([p.step for p in seen]) > 0)
+def test_packaged_digits_recipe_builds_its_network_and_data() -> None:
+    from fn3hw.training import check_fits, recipe_data, recipe_network
+
+    recipe = Recipe.load("digits")
+    data = recipe_data(recipe)
+    net = recipe_network(recipe, data)
+    check_fits(net, data)
+    assert set(net.space.levels) == {"channel", "layer"}

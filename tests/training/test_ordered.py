@@ -1,39 +1,70 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fn3hw.space import Gate, SearchSpace
+from fn3hw.space.gate import Gate
+from fn3hw.space.subnet import SearchSpace
 from fn3hw.training.ordered import sample, step_passes
 from fn3hw.training.recipe import Sampling
-from tests.networks import spaces
+
+SPACE = SearchSpace([Gate("a", "channel", 8, 2), Gate("b", "neuron", 5, 1), Gate("c", "layer", 3, 0)])
+samplings = st.builds(
+    Sampling,
+    full=st.just(True),
+    smallest=st.booleans(),
+    random=st.integers(1, 3),
+    distill=st.booleans(),
+    drop=st.dictionaries(st.sampled_from(["channel", "layer"]), st.floats(0, 1)),
+)
 
 
-@given(spaces(), st.integers(0, 2**32 - 1))
-def test_samples_are_ordered_and_within_the_space(space: SearchSpace, seed: int) -> None:
-    subnet = sample(space, Sampling(), np.random.default_rng(seed))
-    assert subnet.is_prefix
-    assert all(gate.min_kept <= subnet.counts[gate.name] <= gate.size for gate in space)
+@settings(deadline=None)
+@given(samplings, st.integers(0, 2**40), st.integers(0, 2**40))
+def test_passes_are_ordered_subnets_of_the_space_and_depend_on_seed_and_step_alone(
+    sampling: Sampling, seed: int, step: int
+) -> None:
+    passes = list(step_passes(SPACE, sampling, seed=seed, step=step))
+    assert passes == list(step_passes(SPACE, sampling, seed=seed, step=step))
+    assert [p.is_full for p in passes] == [True] + [False] * (sampling.smallest + sampling.random)
+    assert passes[0].subnet == SPACE.full() and passes[0].from_labels
+    assert all(p.from_labels is not sampling.distill for p in passes[1:])
+    for p in passes:
+        assert p.subnet.is_prefix
+        assert all(g.min_kept <= p.subnet.counts[g.name] <= g.size for g in SPACE)
+    if sampling.smallest:
+        assert passes[1].subnet == SPACE.smallest()
 
 
-def test_a_level_can_be_sampled_less_often() -> None:
-    space = SearchSpace([Gate("a", "channel", 50), Gate("b", "layer", 1, 0)])
-    rng = np.random.default_rng(0)
-    counts = [sample(space, Sampling(drop={"layer": 0.2}), rng).counts["b"] for _ in range(4000)]
-    assert abs(np.mean(counts) - 0.9) < 0.02
+def test_counts_are_uniform_over_the_allowed_range() -> None:
+    sampling, draws = Sampling(), 4000
+    kept = [next(step_passes(SPACE, sampling, seed=1, step=step)).subnet.counts for step in range(draws)]
+    for gate in SPACE:
+        allowed = range(gate.min_kept, gate.size + 1)
+        frequency = np.bincount([counts[gate.name] for counts in kept], minlength=gate.size + 1) / draws
+        # Five standard deviations of a binomial share.
+        expected = 1 / len(allowed)
+        assert frequency[list(allowed)] == pytest.approx(expected, abs=5 * (expected / draws) ** 0.5)
+        assert frequency.sum() == pytest.approx(frequency[list(allowed)].sum())
 
 
-def test_passes_of_a_step() -> None:
-    space, rng = SearchSpace([Gate("a", "channel", 50)]), np.random.default_rng(0)
+def test_gates_are_drawn_independently() -> None:
+    kept = [next(step_passes(SPACE, Sampling(), seed=2, step=step)).subnet.counts for step in range(4000)]
+    table = np.array([[counts[gate.name] for gate in SPACE] for counts in kept])
+    assert np.corrcoef(table.T)[np.triu_indices(3, 1)] == pytest.approx(0.0, abs=0.08)
 
-    def kinds(**options: object) -> list[tuple[bool, bool]]:
-        return [(p.is_full, p.from_labels) for p in step_passes(space, Sampling.model_validate(options), rng)]
 
-    assert kinds(ordered=False) == [(True, True)]
-    assert kinds() == [(False, True)]
-    assert kinds(full=True) == [(True, True), (False, True)]
-    assert kinds(full=True, distill=True) == [(True, True), (False, False)]
-    assert kinds(full=True, smallest=True, random=2, distill=True) == [(True, True), *[(False, False)] * 3]
-    sandwich = list(step_passes(space, Sampling(full=True, smallest=True), rng))
-    assert (sandwich[0].subnet, sandwich[1].subnet) == (space.full(), space.smallest())
+@pytest.mark.parametrize("probability", [0.0, 0.3, 1.0])
+def test_drop_is_the_probability_that_a_gate_of_the_level_is_sampled(probability: float) -> None:
+    rng = np.random.default_rng(3)
+    sampling = Sampling(drop={"layer": probability})
+    whole = np.mean([sample(SPACE, sampling, rng).counts["c"] == 3 for _ in range(3000)])
+    # A sampled gate of four allowed counts is whole by chance in a quarter of the draws.
+    assert whole == pytest.approx(1 - probability * 0.75, abs=0.05)
+
+
+def test_plain_training_runs_the_full_network_alone() -> None:
+    passes = list(step_passes(SPACE, Sampling(ordered=False), seed=0, step=0))
+    assert [(p.subnet, p.from_labels, p.is_full) for p in passes] == [(SPACE.full(), True, True)]

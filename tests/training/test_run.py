@@ -1,86 +1,100 @@
 from __future__ import annotations
 
-import errno
-import os
+import json
 from pathlib import Path
 
 import pytest
 import torch
 
 from fn3hw.errors import InputError, RunError
-from fn3hw.training import Recipe, Run
+from fn3hw.training import Run
+from tests.training.conftest import make_recipe
 
 
-def recipe(**changes: object) -> Recipe:
-    return Recipe.of({"network": {"name": "mlp", "levels": ["neuron"]}, "data": {"name": "digits"}, **changes})
-
-
-def test_settings_read_back(tmp_path: Path) -> None:
-    chosen = recipe(epochs=7, data={"name": "digits", "root": "somewhere"})
-    Run.create(tmp_path / "run", chosen)
-    assert Run.open(tmp_path / "run").recipe == chosen
-    assert Run.create(tmp_path / "run", chosen).recipe == chosen
+def test_a_run_opens_with_the_settings_that_it_was_made_with(tmp_path: Path) -> None:
+    recipe = make_recipe(clip_gradient=2.5, sampling={"drop": {"layer": 0.5}})
+    Run.create(tmp_path / "run", recipe)
+    assert Run.open(tmp_path / "run").recipe == recipe
+    assert Run.create(tmp_path / "run", recipe).recipe == recipe
 
 
 def test_other_settings_are_refused_and_named(tmp_path: Path) -> None:
-    Run.create(tmp_path, recipe(epochs=7))
-    with pytest.raises(RunError, match="epochs was 7, now 8"):
-        Run.create(tmp_path, recipe(epochs=8))
+    Run.create(tmp_path, make_recipe(epochs=3))
+    with pytest.raises(RunError, match="epochs was 3, now 4"):
+        Run.create(tmp_path, make_recipe(epochs=4))
+    assert Run.open(tmp_path).recipe.epochs == 3
 
 
-def test_missing_damaged_and_newer_runs_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="no run folder"):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "half written: it has no run.toml"),
+        ("epochs = 3\n", "gives no format"),
+        ("format = 2\n", "format 2; this fn3hw reads up to 1"),
+        ("format = 1\nepochs", "damaged"),
+        ("format = 'new'\n", "damaged"),
+    ],
+)
+def test_folders_that_are_no_readable_run_are_refused(tmp_path: Path, content: str | None, message: str) -> None:
+    if content is not None:
+        (tmp_path / "run.toml").write_text(content)
+    with pytest.raises(RunError, match=message) as caught:
         Run.open(tmp_path)
-    run = Run.create(tmp_path, recipe())
+    assert caught.value.exit_status == 2 and caught.value.hint
+
+
+def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="does not exist"):
+        Run.open(tmp_path / "none")
+
+
+def test_a_field_of_the_settings_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    run = Run.create(tmp_path, make_recipe())
+    path = run.folder / "run.toml"
+    path.write_text(path.read_text().replace("epochs = 3", "epoks = 3"))
+    with pytest.raises(InputError, match="'epoks'; did you mean 'epochs'"):
+        Run.open(tmp_path)
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(RunError, match="is no run folder"):
+        Run.create(tmp_path, make_recipe())
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+    with pytest.raises(RunError, match="is no run folder"):
+        Run.create(tmp_path / "thesis.tex", make_recipe())
+
+
+def test_a_folder_left_by_a_kill_in_the_first_write_is_used(tmp_path: Path) -> None:
+    (tmp_path / ".run.toml.abc.tmp").write_text("form")
+    assert Run.create(tmp_path, make_recipe()).recipe == make_recipe()
+
+
+def test_weights_read_back_in_any_memory_layout(tmp_path: Path) -> None:
+    run = Run.create(tmp_path, make_recipe())
     with pytest.raises(RunError, match="not trained to its end"):
         run.load_weights()
-    text = (tmp_path / "run.toml").read_text()
-    (tmp_path / "run.toml").write_text(text.replace("format = 1", "format = 9"))
-    with pytest.raises(RunError, match="format 9"):
-        Run.open(tmp_path)
-    (tmp_path / "run.toml").write_text("epochs = [")
+    weight = torch.randn(4, 3, 2, 2).to(memory_format=torch.channels_last)
+    run.save_weights({"a.weight": weight, "n": torch.tensor(3)})
+    assert run.is_trained and torch.equal(run.load_weights()["a.weight"], weight)
+
+
+@pytest.mark.parametrize("keep", [0, 5, 40])
+def test_cut_weights_are_refused(tmp_path: Path, keep: int) -> None:
+    run = Run.create(tmp_path, make_recipe())
+    run.save_weights({"a": torch.zeros(100)})
+    path = tmp_path / "supernet.safetensors"
+    path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(RunError, match="damaged"):
-        Run.open(tmp_path)
+        run.load_weights()
 
 
-@pytest.mark.parametrize("kind", ["sgd", "adamw"])
-def test_checkpoints_read_back(tmp_path: Path, kind: str) -> None:
-    layer = torch.nn.Linear(3, 2)
-    optimiser: torch.optim.Optimizer = (
-        torch.optim.SGD(layer.parameters(), 0.1, momentum=0.9) if kind == "sgd" else torch.optim.AdamW(layer.parameters())
-    )
-    layer(torch.ones(1, 3)).sum().backward()
-    optimiser.step()
-    run = Run.create(tmp_path, recipe())
-    run.save_checkpoint(layer.state_dict(), optimiser.state_dict(), [{"epoch": 0}])
-    checkpoint = run.load_checkpoint()
-    assert checkpoint is not None and checkpoint.history == [{"epoch": 0}]
-    assert all(torch.equal(checkpoint.weights[k], v) for k, v in layer.state_dict().items())
-    for index, state in optimiser.state_dict()["state"].items():
-        for key, value in state.items():
-            found = checkpoint.optimiser["state"][index].get(key)
-            assert torch.equal(found, value) if isinstance(value, torch.Tensor) else found == value
-
-
-def test_a_full_disk_keeps_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run, weights = Run.create(tmp_path, recipe()), {"w": torch.ones(3)}
-    optimiser = {"param_groups": [], "state": {}}
-    run.save_checkpoint(weights, optimiser, [{"epoch": 0}])
-
-    def full(_: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", full)
-        with pytest.raises(InputError, match="No space left"):
-            run.save_checkpoint({"w": torch.zeros(3)}, optimiser, [{"epoch": 0}, {"epoch": 1}])
-    checkpoint = run.load_checkpoint()
-    assert checkpoint is not None and len(checkpoint.history) == 1 and checkpoint.weights["w"].sum() == 3
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint.safetensors", "run.toml"]
-
-
-def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
-    run = Run.create(tmp_path, recipe())
-    (tmp_path / "checkpoint.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0half")
-    with pytest.raises(RunError, match="damaged"):
-        run.load_checkpoint()
+def test_a_torn_line_of_history_is_left_out(tmp_path: Path) -> None:
+    run = Run.create(tmp_path, make_recipe())
+    run.replace_history([{"epoch": 0}, {"epoch": 1}])
+    with open(tmp_path / "history.jsonl", "a") as file:
+        file.write('{"epo')
+    assert run.history() == [{"epoch": 0}, {"epoch": 1}]
+    run.append_history({"epoch": 2})
+    assert run.history()[-1] == {"epoch": 2}
+    assert json.loads((tmp_path / "history.jsonl").read_text().splitlines()[0]) == {"epoch": 0}
