@@ -78,7 +78,7 @@ class Judge:
         self.known: dict[Subnet, tuple[float, float]] = {}
 
     def best(self, atlas: Atlas, share: float) -> float:
-        """Test accuracy of the point that a search would choose at a latency: by merit, the first measured to meet it."""
+        """Test accuracy of what a search would choose at a latency: by merit, the first point measured to meet it."""
         limit = share * self.full_ms
         points = sorted((p for p in atlas.points if p.latency_ms <= 1.1 * limit), key=lambda p: -p.accuracy)
         for point in points:

@@ -36,12 +36,19 @@ class Console:
         """A line of progress or advice, on stderr."""
         self._err.print(escape(text))
 
-    def result(self, document: Mapping[str, Any], text: str) -> None:
-        """The result: as one JSON document, or as text for people."""
+    def result(self, document: Mapping[str, Any], text: str, *, error: Fn3hwError | None = None) -> None:
+        """The result: as one JSON document, or as text for people.
+
+        Raises:
+            EndedIn: the result comes with an ``error``, which is part of the document.
+        """
         if self.as_json:
-            print(json.dumps(plain(document), indent=1, allow_nan=False))
+            whole = {**document, "error": error_body(error)} if error else document
+            print(json.dumps(plain(whole), indent=1, allow_nan=False))
         else:
             self._out.print(escape(text))
+        if error:
+            raise EndedIn(error)
 
     def table(self, title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
         """A table for people; nothing with ``--json``."""
@@ -64,6 +71,14 @@ class Console:
         with Progress(*columns, console=self._err, transient=True) as bar:
             task = bar.add_task(escape(what), total=None, note="")
             yield _Bar(bar, task)
+
+
+class EndedIn(Exception):
+    """A verb gave its result, and ends in an error that the JSON document already holds."""
+
+    def __init__(self, error: Fn3hwError) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 class Ticker:
@@ -101,10 +116,15 @@ def report_error(error: Fn3hwError, *, as_json: bool) -> None:
     if error.hint:
         err.print(escape(error.hint))
     if as_json:
-        body: dict[str, Any] = {"code": error.code, "message": error.message, "hint": error.hint}
-        if isinstance(error, InfeasibleBudget):
-            body |= {"limit": error.limit, "best": error.best}
-        print(json.dumps({"error": plain(body)}, indent=1), file=sys.stdout)
+        print(json.dumps({"error": plain(error_body(error))}, indent=1), file=sys.stdout)
+
+
+def error_body(error: Fn3hwError) -> dict[str, Any]:
+    """An error as JSON."""
+    body: dict[str, Any] = {"code": error.code, "message": error.message, "hint": error.hint}
+    if isinstance(error, InfeasibleBudget):
+        body |= {"limit": error.limit, "best": error.best}
+    return body
 
 
 def duration(seconds: float | None) -> str:

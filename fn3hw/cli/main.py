@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import typer
 
-from fn3hw.cli.console import report_error
+from fn3hw.cli.console import EndedIn, report_error
 from fn3hw.cli.export import export
 from fn3hw.cli.lookup import lookup
 from fn3hw.cli.profile import profile
@@ -48,6 +48,9 @@ def run(arguments: Sequence[str]) -> int:
             traceback.print_exc()
         report_error(error, as_json="--json" in arguments)
         return error.exit_status
+    except EndedIn as end:
+        report_error(end.error, as_json=False)
+        return end.error.exit_status
     except typer.TyperException as error:
         report_error(InputError(error.format_message(), hint="See: fn3hw --help"), as_json="--json" in arguments)
         return InputError.exit_status

@@ -11,6 +11,7 @@ from fn3hw.cli.console import Console
 from fn3hw.cli.options import AsJson, RunFolder, Seed
 from fn3hw.cli.runs import OpenRun
 from fn3hw.cost import CostModel, fit_cost
+from fn3hw.errors import NoisyMeasurement
 from fn3hw.profiler import Profile
 from fn3hw.profiler import profile as measure
 
@@ -33,9 +34,17 @@ def profile(
     path = output or run / "profile.json"
     measured = measure_profile(opened, device=device, path=path, subnets=subnets, holdout=holdout, seed=seed)
     cost = fit_cost(measured)
-    console.result(summary(measured, cost, path), text(measured, cost, path))
-    if not allow_noisy:
+    noisy = None if allow_noisy else noise(measured)
+    console.result(summary(measured, cost, path), text(measured, cost, path), error=noisy)
+
+
+def noise(measured: Profile) -> NoisyMeasurement | None:
+    """The error to end in where the measurement is too noisy to trust."""
+    try:
         measured.require_stable()
+    except NoisyMeasurement as error:
+        return error
+    return None
 
 
 def measure_profile(opened: OpenRun, *, device: str, path: Path, subnets: int, holdout: int, seed: int) -> Profile:
