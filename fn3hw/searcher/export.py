@@ -157,8 +157,15 @@ class Exporter:
         )
 
     def _tried(self, atlas: Atlas, point: Point, meter: Meter | None) -> list[_Done]:
-        """Files of points, best first, until one meets the budget or nothing is left to try."""
-        budget, done, current = point.budget, list[_Done](), point
+        """Files of points, best first, until one meets the budget or nothing is left to try.
+
+        A lookup has to be right without measuring and keeps the whole interval below the budget. Here each file is
+        measured, so the first try is the best point whose prediction alone meets it; the lookup's answer comes last.
+        """
+        budget, done = point.budget, list[_Done]()
+        current = point
+        if meter is not None and budget.limits:
+            current = next_best(atlas.points, budget, []) or point
         while True:
             model, difference = self._maker.make(current.subnet)
             measured = meter.latency_ms(model) if meter is not None else None
@@ -167,6 +174,8 @@ class Exporter:
                 break
             tries = [Try(p.subnet, p.latency_ms, m) for p, _, _, m in done if m is not None]
             following = next_best(atlas.points, budget, tries)
+            if len(done) == self._max_tries - 1 and point.subnet not in {t.subnet for t in tries}:
+                following = point if following is None or point.latency_ms < following.latency_ms else following
             if following is None:
                 break
             current = following

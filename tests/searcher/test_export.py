@@ -50,7 +50,9 @@ def test_an_accurate_prediction_is_exported_at_once(tmp_path: Path) -> None:
     atlas, device = atlas_on(1.0)
     asked = atlas.lookup(latency_ms=3.0)
     exported = asked.export(tmp_path / "model.onnx")
-    assert exported.point == asked and exported.budget_met and len(device.asked) == device.closed == 1
+    # Measuring frees it from the interval: the best point whose prediction alone meets the budget.
+    assert exported.point.accuracy >= asked.accuracy and exported.point.latency_ms <= 3.0
+    assert exported.budget_met and len(device.asked) == device.closed == 1
     assert exported.sha256 == sha256((tmp_path / "model.onnx").read_bytes())
     assert exported.measured_latency_ms == asked.latency_ms
     assert {"subnet", "counts", "path", "sha256", "measured_latency_ms", "budget_met", "max_abs_diff"} <= set(
