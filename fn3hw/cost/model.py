@@ -54,6 +54,7 @@ class CostModel:
     """Subnet to latency, peak memory and file size on one device. Made by `fit_cost`.
 
     Args:
+        profile: what it was fitted on.
         space: the search space of the network that was profiled.
         rules: what was found about the device.
         holdout: accuracy on subnets that were not fitted on.
@@ -61,6 +62,7 @@ class CostModel:
         interval: where the true latency lies relative to the predicted one.
     """
 
+    profile: MeasuredProfile
     space: SearchSpace
     rules: Rules
     holdout: Metrics
@@ -175,6 +177,7 @@ def fit_cost(profile: MeasuredProfile, *, level: float = 0.9) -> CostModel:
         evidence.states, np.array([m.peak_mib for m in profile.fitted], dtype=np.float64)
     )
     return CostModel(
+        profile=profile,
         space=table.encoder.space,
         rules=rules,
         holdout=_holdout(profile, table, latency, evidence, left_out),

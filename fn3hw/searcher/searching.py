@@ -32,7 +32,7 @@ def search(
     cost: CostPredictor,
     data: SearchData,
     *,
-    folder: Path | str,
+    folder: Path | str | None = None,
     evaluations: int = 300,
     seed: int = 0,
     cost_by: CostBy = "latency",
@@ -54,7 +54,8 @@ def search(
         net: a supernet (`fn3hw.deploy.Supernet`) or a nested network, which is exported first.
         cost: what subnets cost (`fn3hw.fit_cost`).
         data: its split ``"search"`` chooses the subnets, images of ``"train"`` set batch norm.
-        folder: the run; ``archive.jsonl`` and ``atlas-<device>.json`` are there.
+        folder: the run; ``archive.jsonl`` and ``atlas-<device>.json`` are there. By default ``runs/`` and the digest of
+            the network.
         evaluations: the most subnets whose accuracy is evaluated.
         seed: equal seeds, equal searches.
         cost_by: what a rung lowers: predicted ``"latency"``, ``"peak"`` memory, file ``"size"``, or ``"blocks"``, the
@@ -77,7 +78,8 @@ def search(
     if images < 1 or (final_images is not None and final_images < 1):
         raise InputError(f"A search needs at least one image, not {min(images, final_images or images)}.")
     supernet = as_supernet(net)
-    profile = profile if profile is not None else getattr(cost, "profile", None)
+    if profile is None and isinstance(found := getattr(cost, "profile", None), Profile):
+        profile = found
     if profile is not None:
         profile.check_network(supernet.digest)
     if moments is None:
@@ -94,7 +96,7 @@ def search(
         cost,
         evaluator,
         provenance_of(supernet, cost, profile, (final or evaluator).key, device=device),
-        folder=folder,
+        folder=folder if folder is not None else Path("runs") / supernet.digest[:12],
         settings=settings,
         cost_by=cost_by,
         executor=executor,
