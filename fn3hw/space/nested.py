@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -90,6 +91,7 @@ class Nested(nn.Module):
         self.module = module
         self.space = space
         self.report = tuple(report)
+        self._cuts = cuts
         self.example_input = example
         sites = [m for m in module.modules() if isinstance(m, GateSite)]
         self._sites = {gate.name: [s for s in sites if s.gate == gate] for gate in space}
@@ -147,6 +149,11 @@ class Nested(nn.Module):
     def _value(self, site: GateSite, gate: Gate, bits: int) -> torch.Tensor:
         kept = torch.tensor([float(bits >> m & 1) for m in site.blocks], device=site.scale.device)
         return site.expand(kept if self.training else kept * site.scale)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Nested:
+        """A copy with parameters of its own. Copied by its graph: field by field the nodes would nest too deep."""
+        twin = Nested(copy.deepcopy(self.module, memo), self.space, self._cuts, self.report, self.example_input)
+        return twin.train(self.training)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """The parameters and buffers of the user's module under their own names; gates hold none."""

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -102,6 +104,18 @@ def test_state_is_the_users_own() -> None:
     assert net.state_dict().keys() == module.state_dict().keys()
     with pytest.raises(InputError, match="do not fit"):
         net.load_state_dict({"nothing": torch.zeros(1)})
+
+
+def test_a_copy_has_parameters_of_its_own() -> None:
+    module = randomise(build("torchvision/mobilenet_v2", n_classes=4, input_shape=(3, 32, 32)))
+    net = nest(module, torch.zeros(2, 3, 32, 32)).eval()
+    twin, x = copy.deepcopy(net), torch.randn(2, 3, 32, 32)
+    subnet = net.space.random(np.random.default_rng(0), prefix=True)
+    with torch.no_grad(), net.active(subnet), twin.active(subnet):
+        assert not twin.training and torch.equal(net(x), twin(x))
+        for parameter in twin.parameters():
+            parameter.zero_()
+        assert net(x).any() and not twin(x).any()
 
 
 def test_keep_sets_the_smallest_subnet() -> None:
