@@ -6,6 +6,7 @@ import json
 import math
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -81,12 +82,12 @@ class EndedIn(Exception):
         self.error = error
 
 
-class Ticker:
+class Ticker(ABC):
     """Shows how far something is."""
 
+    @abstractmethod
     def tick(self, done: int, total: int, seconds_left: float | None, note: str = "") -> None:
         """Show ``done`` of ``total`` steps, the time left and a note."""
-        raise NotImplementedError
 
 
 class _Bar(Ticker):

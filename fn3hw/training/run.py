@@ -18,7 +18,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from fn3hw.errors import RunError
-from fn3hw.space.files import append_line, write_bytes, write_text
+from fn3hw.space.files import write_bytes, write_text
 from fn3hw.training import toml
 from fn3hw.training.recipe import Recipe
 
@@ -125,10 +125,6 @@ class Run:
             except ValueError:
                 continue
         return entries
-
-    def append_history(self, entry: Mapping[str, Any]) -> None:
-        """Add an entry to ``history.jsonl``."""
-        append_line(self.folder / HISTORY, json.dumps(entry))
 
     def replace_history(self, entries: list[dict[str, Any]]) -> None:
         """Make ``history.jsonl`` hold these entries."""

@@ -95,6 +95,6 @@ def test_a_torn_line_of_history_is_left_out(tmp_path: Path) -> None:
     with open(tmp_path / "history.jsonl", "a") as file:
         file.write('{"epo')
     assert run.history() == [{"epoch": 0}, {"epoch": 1}]
-    run.append_history({"epoch": 2})
+    run.replace_history([*run.history(), {"epoch": 2}])
     assert run.history()[-1] == {"epoch": 2}
     assert json.loads((tmp_path / "history.jsonl").read_text().splitlines()[0]) == {"epoch": 0}
