@@ -37,7 +37,7 @@ def main() -> None:
         ).write(path)  # fmt: skip
     seconds = time.monotonic() - started
     measured = Profile.read(path)
-    measured.check_network(supernet.digest)
+    measured.check_network(supernet.architecture)
     space, cost = supernet.space, fit_cost(measured)
     predictors: dict[str, Predictor] = {
         "fn3hw": lambda subnets: cost.predict(subnets)["latency_ms"].to_numpy(),

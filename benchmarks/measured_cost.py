@@ -3,6 +3,7 @@
 Same trained network, same evaluator, same number of evaluations. Of each search the best file at five measured
 latencies is compared: points of its front are exported and measured, and the most accurate one that is measured at or
 below the latency counts, by test accuracy.
+Twice: over all levels of the network, and over its channels alone.
 Usage: python benchmarks/measured_cost.py RUN [EVALUATIONS] [SEEDS]
 """
 
@@ -13,6 +14,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from report import report
 
 from fn3hw.cli.console import Console
@@ -25,6 +27,7 @@ from fn3hw.space import Subnet
 
 SHARES = (0.8, 0.7, 0.6, 0.5, 0.35)
 WAYS = ("latency", "blocks")
+Array = NDArray[np.float64]
 
 
 def main() -> None:
@@ -34,39 +37,48 @@ def main() -> None:
     opened = OpenRun(folder, Console(as_json=False))
     measured = opened.profile(folder / "profile.json")
     cost = fit_cost(measured)
-    best: dict[str, list[list[float]]] = {way: [] for way in WAYS}
-    spent: dict[str, list[int]] = {way: [] for way in WAYS}
     with ProfiledMeter(opened.supernet, measured, "local") as meter:
         judge = Judge(opened, meter, measured.reference.latency_ms)
-        for seed in range(seeds):
-            for way in WAYS:
+
+        def table(way: str, levels: tuple[str, ...]) -> Array:
+            """Test accuracy per seed and share."""
+            rows = []
+            for seed in range(seeds):
                 with tempfile.TemporaryDirectory() as scratch:
                     atlas = search(
                         opened.supernet, cost, opened.data, folder=scratch, evaluations=evaluations, seed=seed,
-                        cost_by=way, profile=measured, moments=opened.moments,
+                        cost_by=way, levels=levels, profile=measured, moments=opened.moments,
                     )  # fmt: skip
-                spent[way].append(len(atlas.points) + len(atlas.dominated))
-                best[way].append([judge.best(atlas, share) for share in SHARES])
-                print(way, seed, spent[way][-1], best[way][-1], file=sys.stderr)
-    tables = {way: np.array(rows) for way, rows in best.items()}
+                spent.append(len(atlas.points) + len(atlas.dominated))
+                rows.append([judge.best(atlas, share) for share in SHARES])
+                print(*levels, way, seed, spent[-1], rows[-1], file=sys.stderr)
+            return np.array(rows)
+
+        spent: list[int] = []
+        figures = {}
+        for levels in dict.fromkeys((opened.supernet.space.levels, ("channel",))):
+            tables = {way: table(way, levels) for way in WAYS}
+            figures[" and ".join(levels)] = compared(tables)
     report(
         "measured_cost",
         {
             "evaluations": evaluations,
-            "spent": spent,
+            "fewest_spent": min(spent),
             "seeds": seeds,
             "shares_of_full_measured_latency": SHARES,
-            "test_accuracy": {
-                way: {
-                    "mean": table.mean(axis=0).tolist(),
-                    "spread": np.ptp(table, axis=0).tolist(),
-                    "all": table.tolist(),
-                }
-                for way, table in tables.items()
-            },
-            "gain_points": (tables["latency"].mean(axis=0) - tables["blocks"].mean(axis=0)).tolist(),
+            **figures,
         },
     )
+
+
+def compared(tables: dict[str, Array]) -> dict[str, object]:
+    """Mean, spread and all values of test accuracy per way, and what charging latency gains."""
+    accuracy = {
+        way: {"mean": one.mean(axis=0).tolist(), "spread": np.ptp(one, axis=0).tolist(), "all": one.tolist()}
+        for way, one in tables.items()
+    }
+    gain = tables["latency"].mean(axis=0) - tables["blocks"].mean(axis=0)
+    return {"test_accuracy": accuracy, "gain_points": gain.tolist()}
 
 
 class Judge:

@@ -87,7 +87,7 @@ class OpenRun:
             ProfileError: it cannot be read, or is of another network.
         """
         profile = Profile.read(path)
-        profile.check_network(self.supernet.digest)
+        profile.check_network(self.supernet.architecture)
         return profile
 
     def atlas(self, profile: Profile, cost: CostModel | None = None) -> Atlas:

@@ -30,6 +30,9 @@ def search(
     cost: Annotated[
         str, typer.Option(help="What is charged: latency, peak, size, or blocks (the paper's count).")
     ] = "latency",
+    level: Annotated[
+        list[str] | None, typer.Option("--level", help="Search this level alone; may be repeated. By default all.")
+    ] = None,
     seed: Seed = 0,
     plot: Plot = None,
     as_json: AsJson = False,
@@ -41,7 +44,7 @@ def search(
     opened = OpenRun(run, console)
     measured = opened.profile(profile)
     started = time.monotonic()
-    atlas = run_search(opened, measured, evaluations=evaluations, images=images, cost_by=cost, seed=seed)
+    atlas = run_search(opened, measured, evaluations=evaluations, images=images, cost_by=cost, levels=level, seed=seed)
     seconds = time.monotonic() - started
     picture = plot or run / "front.png"
     plot_front(atlas, picture)
@@ -55,7 +58,16 @@ def search(
     console.result(document, f"{document['evaluations']} subnets evaluated in {seconds:.0f} s; picture: {picture}")
 
 
-def run_search(opened: OpenRun, measured: Profile, *, evaluations: int, images: int, cost_by: Any, seed: int) -> Atlas:
+def run_search(
+    opened: OpenRun,
+    measured: Profile,
+    *,
+    evaluations: int,
+    images: int,
+    cost_by: Any,
+    seed: int,
+    levels: list[str] | None = None,
+) -> Atlas:
     """Search in a run folder, with progress."""
     with opened.console.progress("searching") as ticker:
 
@@ -71,6 +83,7 @@ def run_search(opened: OpenRun, measured: Profile, *, evaluations: int, images: 
             images=images,
             final_images=len(opened.data.split("search")),
             cost_by=cost_by,
+            levels=levels or None,
             seed=seed,
             profile=measured,
             moments=opened.moments,

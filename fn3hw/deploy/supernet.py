@@ -75,6 +75,20 @@ class Supernet:
         """SHA-256 over graph, weights and space."""
         return sha256(self.model.SerializeToString(deterministic=True) + self.space.digest.encode())
 
+    @cached_property
+    def architecture(self) -> str:
+        """SHA-256 over graph, shapes and space, the values of the weights left out.
+
+        Latency and memory depend on these alone: a network that was trained anew keeps its profile.
+        """
+        bare = onnx.ModelProto()
+        bare.CopyFrom(self.model)
+        for tensor in bare.graph.initializer:
+            if tensor.dims and tensor.data_type == onnx.TensorProto.FLOAT:
+                tensor.ClearField("raw_data")
+                tensor.ClearField("float_data")
+        return sha256(bare.SerializeToString(deterministic=True) + self.space.digest.encode())
+
     def units(self) -> dict[str, tuple[str, ...]]:
         """Per node the gates that decide its shape (``"NAME"``) and the branches that it belongs to (``"NAME[M]"``)."""
         return self.graph.units()

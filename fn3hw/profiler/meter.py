@@ -52,7 +52,7 @@ class Meter:
     def __init__(
         self, network: Sliceable, profile: Profile, device: str | Session = "local", *, effort: Effort | None = None
     ) -> None:
-        profile.check_network(network.digest)
+        profile.check_network(network.architecture)
         settings = profile.settings
         self._profile = profile
         self._effort = effort or Effort(**settings["effort"])

@@ -33,8 +33,8 @@ class Sliceable(Protocol):
         """The search space."""
 
     @property
-    def digest(self) -> str:
-        """What identifies the network."""
+    def architecture(self) -> str:
+        """What identifies the network, but for its weights' values."""
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -146,7 +146,7 @@ class _Work:
         self.device: Device = session.device
         self.reference = network.space.full()
         self.settings = {"effort": effort.to_json(), "runtime": runtime.to_json(), "clock": runtime.clock, "seed": seed}
-        belongs_to = {"device": self.device.key, "network": network.digest, "settings": self.settings}
+        belongs_to = {"device": self.device.key, "network": network.architecture, "settings": self.settings}
         self.journal = Journal(journal, belongs_to)
         self._progress = progress
         self._start = time.monotonic()
@@ -228,7 +228,7 @@ def _network(network: Sliceable, name: str) -> Network:
     plain = [asdict(p) if is_dataclass(p) and not isinstance(p, type) else dict(p) for p in network.parameters()]
     parameters = json.loads(json.dumps(plain))
     return Network(
-        digest=network.digest,
+        digest=network.architecture,
         name=name,
         input_shape=network.input_shape,
         gates=network.space.to_json(),

@@ -73,7 +73,7 @@ class Measurement(_Part):
 class Network(_Part):
     """The network whose subnets were measured."""
 
-    digest: str
+    digest: str = Field(description="Of graph, shapes and search space; not of the weights' values.")
     name: str
     input_shape: tuple[int, ...] = Field(description="Shape of one input, without the batch axis.")
     gates: list[dict[str, Any]] = Field(description="The search space.")
@@ -148,7 +148,7 @@ class Profile(_Part):
         return tuple(m for m in self.measurements if m.role == "holdout")
 
     def check_network(self, digest: str) -> None:
-        """Raise `ProfileError` unless the profile was measured with this network."""
+        """Raise `ProfileError` unless the profile was measured with this network, whatever its weights' values."""
         if digest != self.network.digest:
             raise ProfileError(
                 f"The profile was measured with another network ({self.network.name}, {self.network.digest[:12]}), "

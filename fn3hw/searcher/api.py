@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -59,6 +59,7 @@ def run_search(
     folder: Path | str,
     settings: Heuristic | None = None,
     cost_by: CostBy = "latency",
+    levels: Iterable[str] | None = None,
     executor: Executor | None = None,
     final: AccuracyEvaluator | None = None,
     exporter: Exporter | None = None,
@@ -76,6 +77,7 @@ def run_search(
         folder: the run; the archive and the atlas are there.
         settings: of the search; by default `Heuristic`, or its plain form where ``cost_by="blocks"``.
         cost_by: what a rung lowers: predicted ``"latency"``, ``"peak"`` memory, file ``"size"``, or kept ``"blocks"``.
+        levels: only gates of these levels move; by default all.
         executor: runs the evaluations; by default in this process.
         final: evaluates the points of the front once more, on more images; their accuracies are those of the atlas.
         exporter: for `Point.export`.
@@ -83,11 +85,12 @@ def run_search(
 
     Raises:
         RunError: the archive belongs to another network, or another program writes to it.
+        UnknownName: the network has no gate of a level.
         InputError: an accuracy or a predicted cost is not a number; the archive keeps what was evaluated.
     """
     if settings is None:
         settings = Heuristic.plain() if cost_by == "blocks" else Heuristic()
-    charge = Charge(space, cost, cost_by)
+    charge = Charge(space, cost, cost_by, levels=levels)
     runner = executor if executor is not None else LocalExecutor()
     with Archive(Path(folder) / ARCHIVE, space, evaluator.key) as archive:
         reporter = _Reporter(progress, settings.evaluations, "search")

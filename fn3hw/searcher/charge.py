@@ -6,7 +6,7 @@ that costs no less than a larger one is never worth visiting.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 import numpy as np
@@ -32,18 +32,29 @@ class Charge:
         space: the search space.
         cost: the cost model.
         by: ``"latency"``, ``"peak"``, ``"size"``, or ``"blocks"``: the number of kept blocks, as the paper counts.
+        levels: levels whose gates move; those of the others stay whole. By default all.
+
+    Raises:
+        UnknownName: nothing of that name can be charged, or the space has no gate of a level.
     """
 
-    def __init__(self, space: SearchSpace, cost: CostPredictor, by: str = "latency") -> None:
+    def __init__(
+        self, space: SearchSpace, cost: CostPredictor, by: str = "latency", *, levels: Iterable[str] | None = None
+    ) -> None:
         if by != "blocks" and by not in COLUMNS:
             raise UnknownName("cost", by, [*COLUMNS, "blocks"])
+        moving = set(space.levels if levels is None else levels)
+        for level in sorted(moving.difference(space.levels)):
+            raise UnknownName("level of this network", level, space.levels)
         self.space = space
         self.by = by
         self._cost = cost
         self._names = [gate.name for gate in space]
         self._known: dict[bytes, float] = {}
         self.sizes: IntArray = np.array([gate.size for gate in space], dtype=np.int64)
-        self.lowest: IntArray = np.array([gate.min_kept for gate in space], dtype=np.int64)
+        self.lowest: IntArray = np.array(
+            [gate.min_kept if gate.level in moving else gate.size for gate in space], dtype=np.int64
+        )
         self._inside: list[tuple[int, int, IntArray]] = [] if by == "blocks" else list(self._find_inside())
         self.ladders: tuple[IntArray, ...] = tuple(self._ladder(g) for g in range(len(space)))
 
@@ -110,10 +121,10 @@ class Charge:
         return {int(g) for g, row in zip(gates, moved, strict=True) if row.any()}
 
     def _ladder(self, g: int) -> IntArray:
-        gate = self.space.gates[g]
-        counts = set(range(gate.min_kept, gate.size + 1))
+        lowest, highest = int(self.lowest[g]), int(self.sizes[g])
+        counts = set(range(lowest, highest + 1))
         if self.by == "latency":
-            counts &= {gate.size, gate.min_kept, *self._cost.steps(gate.name)}
+            counts &= {highest, lowest, *self._cost.steps(self.space.gates[g].name)}
         if self.by == "blocks":
             return np.array(sorted(counts, reverse=True), dtype=np.int64)
         descending = np.array(sorted(counts, reverse=True), dtype=np.int64)

@@ -122,10 +122,11 @@ class _Run:
         targets = np.geomspace(high, low, n_rungs + 2)[1:-1]
         if self.charge.by == "blocks":
             targets = np.linspace(high, low, n_rungs + 2)[1:-1]
-        trajectories = self.charge.sizes[None]
+        trajectories, spent = self.charge.sizes[None], self.ledger.spent
         for number, target in enumerate(targets, 1):
             self.on_rung(number, n_rungs)
-            share = max(1, budget // n_rungs)
+            left = budget - (self.ledger.spent - spent)
+            share = max(1, round(left / (n_rungs - number + 1)))
             chosen = self._candidates(trajectories, float(target), share)
             if len(chosen):
                 self.ledger.evaluate(chosen)
@@ -136,7 +137,7 @@ class _Run:
     def _candidates(self, trajectories: IntArray, target: float, n: int) -> IntArray:
         """Up to ``n`` new states that meet the target: first those of the surrogate, then random ones."""
         surrogate = self._fit() if self.settings.guided else None
-        starts = np.repeat(trajectories, self.settings.pool, axis=0)
+        starts = np.repeat(trajectories, max(self.settings.pool, -(-2 * n // len(trajectories))), axis=0)
         random = self._random_walks(starts, target)
         if surrogate is None:
             return self._new(random)[:n] if self.settings.guided else self._spread(random, n)

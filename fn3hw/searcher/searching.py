@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ def search(
     evaluations: int = 300,
     seed: int = 0,
     cost_by: CostBy = "latency",
+    levels: Iterable[str] | None = None,
     images: int = 1000,
     final_images: int | None = None,
     profile: Profile | None = None,
@@ -60,6 +62,7 @@ def search(
         seed: equal seeds, equal searches.
         cost_by: what a rung lowers: predicted ``"latency"``, ``"peak"`` memory, file ``"size"``, or ``"blocks"``, the
             paper's plain form.
+        levels: search these levels alone; gates of the others stay whole. By default all.
         images: of the search split, per evaluation.
         final_images: evaluate the front once more on so many images, where the split has more than ``images``.
         profile: what the cost model was fitted on; by default ``cost.profile``. Exports are measured against it.
@@ -73,6 +76,7 @@ def search(
     Raises:
         ProfileError: the profile was measured with another network.
         RunError: the archive belongs to another network, or another program writes to it.
+        UnknownName: the network has no gate of a level.
         InputError: the data do not fit the network, or an accuracy or cost is not a number.
     """
     if images < 1 or (final_images is not None and final_images < 1):
@@ -81,7 +85,7 @@ def search(
     if profile is None and isinstance(found := getattr(cost, "profile", None), Profile):
         profile = found
     if profile is not None:
-        profile.check_network(supernet.digest)
+        profile.check_network(supernet.architecture)
     if moments is None:
         moments = Moments.collect(supernet, data.arrays("train", _MOMENT_IMAGES)[0], threads=threads)
     evaluator = Evaluator(supernet, moments, *data.arrays("search", images), threads=threads)
@@ -99,6 +103,7 @@ def search(
         folder=folder if folder is not None else Path("runs") / supernet.digest[:12],
         settings=settings,
         cost_by=cost_by,
+        levels=levels,
         executor=executor,
         final=final,
         exporter=exporter_of(supernet, data, profile),

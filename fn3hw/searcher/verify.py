@@ -33,7 +33,7 @@ class ProfiledMeter:
     """
 
     def __init__(self, supernet: Supernet, profile: Profile, device: str = "local", *, rounds: int = 3) -> None:
-        profile.check_network(supernet.digest)
+        profile.check_network(supernet.architecture)
         self._profile = profile
         self._rounds = rounds
         self._reference = supernet.slice(supernet.space.parse(profile.reference.subnet)).SerializeToString()

@@ -97,7 +97,7 @@ class SlicedForward:
             mean = self._narrow(f"{name}.running_mean", module.running_mean, counts)
             variance = self._narrow(f"{name}.running_var", module.running_var, counts)
             training = module.training or mean is None
-            return F.batch_norm(args[0], mean, variance, weight, bias, training, module.momentum or 0.0, module.eps)
+            return F.batch_norm(args[0], mean, variance, weight, bias, training, _share(module), module.eps)
         assert isinstance(module, CONVOLUTIONS)
         groups = 1 if module.groups == 1 else weight.shape[0]
         convolve: Any = _CONVOLVE[type(module)]
@@ -126,6 +126,14 @@ class SlicedForward:
         cut = any(f"{name}.{key}" in self.cuts for key, _ in (*module.named_parameters(), *module.named_buffers()))
         if isinstance(module, CONVOLUTIONS):
             return not cut or (type(module) in _CONVOLVE and module.padding_mode == "zeros")
-        if isinstance(module, NORMS):
-            return not cut or module.momentum is not None
-        return not cut or type(module) is nn.Linear
+        return not cut or type(module) is nn.Linear or isinstance(module, NORMS)
+
+
+def _share(module: Any) -> float:
+    """What a training batch counts for in the running statistics, as `torch.nn.BatchNorm2d` has it."""
+    if module.momentum is not None:
+        return float(module.momentum)
+    if module.training and module.num_batches_tracked is not None:
+        module.num_batches_tracked.add_(1)
+        return 1.0 / float(module.num_batches_tracked)
+    return 0.0

@@ -13,7 +13,7 @@ from fn3hw.deploy import Supernet, export
 from fn3hw.deploy.runtime import open_session
 from fn3hw.errors import InputError, RunError
 from fn3hw.space import Gate, SearchSpace, nest
-from tests.networks import Zoo, images, randomise, subnets, zoo, zoo_supernet
+from tests.networks import IMAGE, Zoo, images, randomise, subnets, zoo, zoo_supernet
 
 
 @settings(deadline=None, max_examples=40)
@@ -25,6 +25,15 @@ def test_masked_forward_equals_the_sliced_file(data: st.DataObject, beta: bool) 
         masked = net(torch.from_numpy(x)).numpy()
     (output,) = open_session(supernet.slice(subnet)).run(None, {"input": x})
     assert np.abs(output - masked).max() <= 1e-4 * np.abs(masked).max()
+
+
+def test_architecture_depends_on_shapes_and_space_but_not_on_weights() -> None:
+    example, levels = torch.zeros(2, *IMAGE), ("channel", "neuron", "layer")
+    one = export(nest(randomise(Zoo(), seed=1), example, levels))
+    other = export(nest(randomise(Zoo(), seed=2), example, levels))
+    narrower = export(nest(randomise(Zoo(), seed=1), example, levels, keep={"channel": 0.5}))
+    assert one.architecture == other.architecture and one.digest != other.digest
+    assert one.architecture != narrower.architecture
 
 
 @settings(deadline=None, max_examples=20)

@@ -16,8 +16,8 @@ from fn3hw.space.subnet import SearchSpace, Subnet
 class FakeSupernet:
     """Conv, batch norm, Clip, a second convolution that a layer gate removes, pooling, and a linear layer."""
 
-    def __init__(self, channels: int = 16, hidden: int = 8, size: int = 12, digest: str = "f" * 64) -> None:
-        self.digest = digest
+    def __init__(self, channels: int = 16, hidden: int = 8, size: int = 12, architecture: str = "f" * 64) -> None:
+        self.architecture = architecture
         self.input_shape = (3, size, size)
         self.space = SearchSpace(
             [Gate("stem", "channel", channels, 2), Gate("branch", "layer", 1, 0), Gate("hidden", "neuron", hidden, 1)]

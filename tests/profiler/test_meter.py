@@ -43,4 +43,4 @@ def test_another_device_or_network_is_refused(local: Session, network: FakeSuper
     with pytest.raises(ProfileError, match="cpu_model"):
         Meter(network, elsewhere, local)
     with pytest.raises(ProfileError, match="another network"):
-        Meter(FakeSupernet(digest="0" * 64), measured, local)
+        Meter(FakeSupernet(architecture="0" * 64), measured, local)

@@ -17,7 +17,7 @@ def test_a_profile_has_all_that_was_measured(local: Session, network: FakeSupern
     found = profile(network, local, 4, holdout=2, effort=quick, seed=1, name="fake", progress=steps.append)
     assert [m.role for m in found.measurements] == ["fit"] * 4 + ["holdout"] * 2
     assert (len(found.fitted), len(found.held_out)) == (4, 2)
-    assert found.network.digest == network.digest
+    assert found.network.digest == network.architecture
     assert found.device == local.device.key
     assert found.reference.n_rounds == 12
     full = next(m for m in found.measurements if m.subnet == network.space.full().id)

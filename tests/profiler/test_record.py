@@ -84,7 +84,7 @@ def test_a_missing_or_binary_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_profile_of_another_network_is_refused(measured: Profile) -> None:
-    measured.check_network(FakeSupernet().digest)
+    measured.check_network(FakeSupernet().architecture)
     with pytest.raises(ProfileError, match="another network"):
         measured.check_network("0" * 64)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fn3hw.errors import InputError
+from fn3hw.errors import InputError, UnknownName
 from fn3hw.searcher import Archive, Atlas, Charge, Evaluation, Heuristic, LocalExecutor, Provenance
 from fn3hw.searcher.ledger import Ledger
 
@@ -18,9 +18,11 @@ COST = SyntheticCost(SPACE)
 SHARES = (0.15, 0.3, 0.45, 0.6, 0.75)
 
 
-def searched(folder: Path, settings: Heuristic, *, by: str = "latency", network: int = 0) -> tuple[Ledger, Charge]:
+def searched(
+    folder: Path, settings: Heuristic, *, by: str = "latency", network: int = 0, levels: tuple[str, ...] | None = None
+) -> tuple[Ledger, Charge]:
     accuracy = SyntheticAccuracy(SPACE, seed=network)
-    charge = Charge(SPACE, COST, by)
+    charge = Charge(SPACE, COST, by, levels=levels)
     with Archive(folder / f"{by}-{network}-{settings}"[:200], SPACE, accuracy.key) as archive:
         ledger = Ledger(
             archive=archive,
@@ -81,6 +83,25 @@ def test_budget_is_never_exceeded_and_no_subnet_is_evaluated_twice(tmp_path: Pat
     states = ledger.states
     assert len(states) == len({charge.subnet(s) for s in states}) == ledger.spent <= evaluations
     assert charge.subnet(states[0]) == SPACE.full()
+
+
+def test_the_plain_form_spends_as_many_evaluations_as_any(tmp_path: Path) -> None:
+    for by in ("blocks", "latency"):
+        ledger, _ = searched(tmp_path, Heuristic.plain(evaluations=100), by=by)
+        assert 97 <= ledger.spent <= 100
+
+
+@pytest.mark.parametrize("by", ["latency", "blocks"])
+def test_gates_of_other_levels_stay_whole(tmp_path: Path, by: str) -> None:
+    ledger, charge = searched(tmp_path, Heuristic(evaluations=60), by=by, levels=("channel",))
+    layers = np.array([gate.level == "layer" for gate in SPACE])
+    assert (ledger.states[:, layers] == charge.sizes[layers]).all()
+    assert (ledger.states[:, ~layers] < charge.sizes[~layers]).any(axis=0).all()
+
+
+def test_a_level_that_the_network_does_not_have_is_refused() -> None:
+    with pytest.raises(UnknownName, match="bit"):
+        Charge(SPACE, COST, levels=("channel", "bit"))
 
 
 def test_equal_seeds_give_equal_searches_and_others_do_not(tmp_path: Path) -> None:

@@ -58,6 +58,23 @@ def test_sliced_training_gives_the_gradients_of_masked_training(seed: int) -> No
         assert torch.allclose(gradient, gradients[1][name], rtol=1e-3, atol=1e-5), name
 
 
+@pytest.mark.parametrize("momentum", [0.3, None])
+def test_sliced_training_updates_the_statistics_of_what_is_kept(momentum: float | None) -> None:
+    found = []
+    for sliced in (True, False):
+        net = nest(randomise(Zoo()), torch.zeros(2, *IMAGE), ("channel",)).train()
+        norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
+        for norm in norms:
+            norm.momentum = momentum
+        subnet = net.space.from_counts({gate.name: gate.size // 2 for gate in net.space})
+        with torch.no_grad(), net.active(subnet, sliced=sliced):
+            for seed in range(3):
+                net(torch.from_numpy(images(8, seed)))
+        with torch.no_grad(), net.eval().active(subnet, sliced=False):
+            found.append(net(torch.from_numpy(images())))
+    assert torch.allclose(*found, rtol=1e-3, atol=1e-4)
+
+
 @settings(deadline=None, max_examples=20)
 @given(st.data())
 def test_a_context_restores_what_was_active_before(data: st.DataObject) -> None:
