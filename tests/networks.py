@@ -95,6 +95,19 @@ def images(n: int = 4, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal((n, *IMAGE)).astype(np.float32)
 
 
+@cache
+def resnext() -> Nested:
+    """A tiny ResNeXt-29 with paths and layers gated. Shared between tests: do not train it."""
+    module = build("resnext29", n_classes=4, input_shape=IMAGE, paths=4, path_width=2, blocks=[1, 2], width=4)
+    return nest(randomise(module), torch.zeros(2, *IMAGE), ("path", "layer")).eval()
+
+
+@cache
+def resnext_supernet() -> Supernet:
+    """The exported `resnext`."""
+    return export(resnext())
+
+
 @st.composite
 def spaces(draw: st.DrawFn) -> SearchSpace:
     """Search spaces of up to six gates of any level."""

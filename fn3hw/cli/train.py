@@ -15,6 +15,7 @@ from fn3hw.deploy import Supernet, export
 from fn3hw.errors import InputError
 from fn3hw.training import Recipe, Run, recipe_data, recipe_network
 from fn3hw.training import train as train_network
+from fn3hw.training.distributed import Ranks
 
 
 def train(
@@ -25,10 +26,15 @@ def train(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train a network by ordered dropout. An interrupted training, run again, goes on after its last epoch."""
+    """Train a network by ordered dropout. An interrupted training, run again, goes on after its last epoch.
+
+    On several processors: torchrun --nproc-per-node N -m fn3hw train ...
+    """
     console = Console(as_json=as_json)
     run = open_or_create(recipe, output, settings or [])
     supernet = train_run(run, console)
+    if not Ranks.join().is_first:
+        return
     data = recipe_data(run.recipe)
     full = supernet.slice(supernet.space.full()).SerializeToString()
     accuracy = onnx_accuracy(full, data, "test")
@@ -89,7 +95,9 @@ def train_run(run: Run, console: Console) -> Supernet:
         return Supernet.load(run.folder)
     data = recipe_data(run.recipe)
     net = recipe_network(run.recipe, data)
-    console.say(f"{run.folder}: {run.recipe.network.name}, {net.space.n_blocks} blocks in {len(net.space)} gates")
+    first = Ranks.join().is_first
+    if first:
+        console.say(f"{run.folder}: {run.recipe.network.name}, {net.space.n_blocks} blocks in {len(net.space)} gates")
     with console.progress("training") as ticker:
         train_network(
             net,
@@ -100,7 +108,8 @@ def train_run(run: Run, console: Console) -> Supernet:
                 p.step, p.steps, p.seconds_left, f"epoch {p.epoch + 1}/{p.epochs}, loss {p.loss:.3f}"
             ),
         )
-    run.save_weights(net.state_dict())
     supernet = export(net.cpu())
-    supernet.save(run.folder)
+    if first:
+        run.save_weights(net.state_dict())
+        supernet.save(run.folder)
     return supernet

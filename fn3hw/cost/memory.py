@@ -22,11 +22,16 @@ _BETTER = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """Initializers that depend on the same gates: ``bytes * product of counts``, where all branches are there."""
+    """Initializers that depend on the same gates: ``bytes * product of counts``, where all branches are there.
+
+    Quantized ones take the share ``bits[count - 1] / 32`` of that, by the count in column ``bit_column``.
+    """
 
     bytes: float
     columns: tuple[int, ...]
     branch_columns: tuple[int, ...]
+    bit_column: int | None
+    bits: tuple[int, ...]
 
 
 class Size:
@@ -41,12 +46,14 @@ class Size:
     """
 
     def __init__(self, parameters: Sequence[Mapping[str, Any]], encoder: Encoder) -> None:
-        total: dict[tuple[tuple[int, ...], tuple[int, ...]], float] = {}
+        total: dict[tuple[tuple[int, ...], tuple[int, ...], int | None, tuple[int, ...]], float] = {}
         try:
             for one in parameters:
                 columns = tuple(sorted(encoder.column[name] for name in one["gates"]))
                 branches = tuple(sorted(encoder.branch_column[gate, int(block)] for gate, block in one["branches"]))
-                total[columns, branches] = total.get((columns, branches), 0.0) + float(one["fixed_bytes"])
+                gate, bits = one.get("precision") or (None, ())
+                key = columns, branches, None if gate is None else encoder.column[gate], tuple(int(b) for b in bits)
+                total[key] = total.get(key, 0.0) + float(one["fixed_bytes"])
         except (KeyError, TypeError, ValueError) as error:
             raise ProfileError(f"The profile's parameters do not fit its search space: {error!r}.") from error
         self.tensors = tuple(Tensor(size, *key) for key, size in total.items())
@@ -57,7 +64,10 @@ class Size:
         total = np.zeros(len(states))
         for tensor in self.tensors:
             there = states.branches[:, list(tensor.branch_columns)].all(axis=1)
-            total += tensor.bytes * states.counts[:, list(tensor.columns)].prod(axis=1) * there
+            share = np.ones(len(states))
+            if tensor.bit_column is not None:
+                share = np.array(tensor.bits)[states.counts[:, tensor.bit_column].astype(int) - 1] / 32
+            total += tensor.bytes * states.counts[:, list(tensor.columns)].prod(axis=1) * there * share
         return total
 
     def fit(self, states: States, size_bytes: FloatArray) -> Size:

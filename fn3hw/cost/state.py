@@ -51,7 +51,7 @@ class Encoder:
         self.names: tuple[str, ...] = tuple(gate.name for gate in space)
         self.column = {name: j for j, name in enumerate(self.names)}
         self.branches: tuple[Branch, ...] = tuple(
-            (g.name, m) for g in space if g.level in ("layer", "path") for m in range(g.size)
+            (g.name, m) for g in space if g.level == "layer" for m in range(g.size)
         )
         self.branch_column = {branch: j for j, branch in enumerate(self.branches)}
         self._bits = [(self.column[name], block) for name, block in self.branches]

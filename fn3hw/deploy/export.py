@@ -16,6 +16,7 @@ from onnx import helper, numpy_helper, shape_inference
 from onnxscript import optimizer
 
 from fn3hw.deploy.graph import gate_initializer
+from fn3hw.deploy.integers import WeightQuantizer, write_quantizers
 from fn3hw.deploy.supernet import Supernet
 from fn3hw.errors import InputError
 from fn3hw.space.nested import GateSite, Nested
@@ -34,16 +35,17 @@ def export(net: Nested) -> Supernet:
     try:
         with _quiet():
             example = torch.cat([net.example_input[:1].cpu()] * 2)
-            program = torch.onnx.export(
-                twin,
-                (example,),
-                dynamo=True,
-                optimize=False,
-                verbose=False,
-                input_names=["input"],
-                output_names=["output"],
-                dynamic_shapes=({0: torch.export.Dim(BATCH_AXIS)},),
-            )
+            with twin.unquantized():
+                program = torch.onnx.export(
+                    twin,
+                    (example,),
+                    dynamo=True,
+                    optimize=False,
+                    verbose=False,
+                    input_names=["input"],
+                    output_names=["output"],
+                    dynamic_shapes=({0: torch.export.Dim(BATCH_AXIS)},),
+                )
             assert program is not None
             # The exporter's own optimisation would fold batch norm into the weights, where no statistics can be set.
             optimizer.fold_constants(program.model)
@@ -53,7 +55,20 @@ def export(net: Nested) -> Supernet:
         raise InputError(
             f"The network cannot be exported to ONNX: {error}", hint="Try torch.onnx.export on it."
         ) from error
-    return Supernet(_Tidy(model, _gate_names(net)).run(), net.space)
+    model = _Tidy(model, _gate_names(net)).run()
+    write_quantizers(model, _quantizers(net))
+    return Supernet(model, net.space)
+
+
+def _quantizers(net: Nested) -> list[WeightQuantizer]:
+    weights: dict[str, list[str]] = {}
+    for weight, (gate, _) in net.quantizers.items():
+        weights.setdefault(gate, []).append(weight)
+    by_gate = dict(net.quantizers.values())
+    return [
+        WeightQuantizer(gate, by_gate[gate].schedule, by_gate[gate].step.item(), tuple(names))
+        for gate, names in weights.items()
+    ]
 
 
 def _gate_names(net: Nested) -> dict[str, str]:

@@ -94,7 +94,7 @@ class Graph:
         self._flow = self._walk()
         self.groups = self._gated_groups()
         self.cuts = self._cuts()
-        self.group_of_depthwise = self._depthwise()
+        self.gate_of_grouped = self._grouped()
 
     def live(self, dropped: frozenset[tuple[str, int]] = frozenset()) -> set[int]:
         """Indices of the nodes that the output needs when the given (layer gate, block) branches are zero."""
@@ -186,12 +186,14 @@ class Graph:
         weight, groups = self.arrays[node.input[1]], attribute(node, "group", 1)
         if groups == 1:
             self._dense(flow, node, kind="conv", axis=1)
-        elif weight.shape[0] == groups and weight.shape[1] == 1:
-            flow.carry(node.output[0], [node.input[0]], operation=node.name, parameters=tuple(node.input[1:]))
+        elif weight.shape[0] == groups * weight.shape[1]:
+            out, parameters = node.output[0], tuple(node.input[1:])
+            flow.carry(out, [node.input[0]], operation=node.name, parameters=parameters, block=weight.shape[1])
         else:
-            flow.pin(node.input[0], f"{node.name} is a grouped convolution")
+            reason = f"the groups of {node.name} read and make different numbers of channels"
+            flow.pin(node.input[0], reason)
             self._dense(flow, node, kind="conv", axis=1)
-            flow.pin(node.output[0], f"{node.name} is a grouped convolution")
+            flow.pin(node.output[0], reason)
 
     def _dense(self, flow: ChannelFlow, node: onnx.NodeProto, *, kind: str, axis: int) -> None:
         """A mixing operation whose weight has its inputs along ``axis`` (0 or 1) and its outputs along the other."""
@@ -220,11 +222,11 @@ class Graph:
     def _cuts(self) -> dict[str, list[Cut]]:
         cuts: dict[str, list[Cut]] = {}
         for gate, group in self.groups.items():
-            for piece in group.slices:
+            for piece in group.cuts():
                 cuts.setdefault(piece.parameter, []).append(Cut(piece.axis, gate, piece.repeat))
         return cuts
 
-    def _depthwise(self) -> dict[int, str]:
+    def _grouped(self) -> dict[int, str]:
         carriers = {operation: gate for gate, group in self.groups.items() for operation in group.carriers}
         return {i: carriers[n.name] for i, n in enumerate(self.nodes) if n.op_type == "Conv" and n.name in carriers}
 

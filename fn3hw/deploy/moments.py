@@ -6,10 +6,12 @@ Two effects move the statistics of a batch-norm node when blocks are removed.
 under any mask follow from the moments of its input, collected once: ``mean = W_S μ_S`` and
 ``var = diag(W_S Cov_SS W_Sᵀ)``, where S are the kept channels.
 
-*What comes before has changed.* Channels and residual branches removed further up change the moments themselves. How
-much is learned once from a few dozen exactly recalibrated subnets: per channel, the shift of the mean and the logarithm
-of the variance ratio are fitted (ridge) on the removed shares, and their squares, of the gates further up and on the
-branches that are present.
+Quantized weights are such a W like any other.
+
+*What comes before has changed.* Blocks removed further up change the moments themselves. How much is learned once from
+a few dozen exactly recalibrated subnets: per channel, the shift of the mean and the logarithm of the variance ratio are
+fitted (ridge) on the removed shares, and their squares, of the gates further up, on the branches that are present, and
+on the settings of the quantizers.
 """
 
 from __future__ import annotations
@@ -302,11 +304,12 @@ def _norms(supernet: Supernet) -> tuple[Norm, ...]:
         if node.op_type != "BatchNormalization":
             continue
         before = made_by.get(node.input[0])
-        gate = reader_gate.get(before.name) if before is not None and before.op_type in ("Conv", "Gemm") else None
-        short = (
-            gate is not None and before is not None and np.prod(graph.arrays[before.input[1]].shape[1:]) <= MAX_PATCH
-        )
-        operation = before.name if before is not None and short else None
+        gate = operation = None
+        if before is not None and before.op_type in ("Conv", "Gemm"):
+            gate, weight = reader_gate.get(before.name), before.input[1]
+            varies = gate is not None or (weight in supernet.quantizers and attribute(before, "group", 1) == 1)
+            if varies and np.prod(graph.arrays[weight].shape[1:]) <= MAX_PATCH:
+                operation = before.name
         upstream = np.flatnonzero([position < order[node.name] for position in positions])
         found.append(Norm(node.name, operation, gate, carrier_gate.get(node.name), upstream))
     return tuple(found)
@@ -314,22 +317,28 @@ def _norms(supernet: Supernet) -> tuple[Norm, ...]:
 
 @dataclass(frozen=True)
 class Feature:
-    """What the statistics of a subnet are fitted on: a branch that is present, or how much of a gate is removed.
+    """What the statistics of a subnet are fitted on.
+
+    A branch that is present, how much of a gate is removed, or which setting of a quantizer is in use.
 
     Args:
         gate: the gate.
         block: the branch, for a layer gate.
         inside: the branch that a gate lies in; where that is removed, the gate has no influence.
         first: position of the first node that the gate changes.
+        steps: number of blocks, for a bit gate.
     """
 
     gate: str
     block: int | None
     inside: tuple[str, int] | None
     first: int
+    steps: int | None = None
 
     def values(self, masks: Mapping[str, NDArray[np.bool_]]) -> list[float]:
-        """Its columns: the presence, or the removed share and its square."""
+        """Its columns: the presence, the removed share and its square, or one per setting but the largest."""
+        if self.steps is not None:
+            return [float(masks[self.gate].sum() == count) for count in range(1, self.steps)]
         if self.block is not None:
             return [float(masks[self.gate][self.block])]
         present = self.inside is None or masks[self.inside[0]][self.inside[1]]
@@ -342,6 +351,11 @@ def _features(supernet: Supernet) -> list[Feature]:
     units = graph.units()
     found = []
     for gate in supernet.space:
+        if gate.level == "bit":
+            own = {name for name, one in supernet.quantizers.items() if one.gate == gate.name}
+            first = min(i for i, node in enumerate(graph.nodes) if own.intersection(node.input))
+            found.append(Feature(gate.name, None, None, first, gate.size))
+            continue
         positions = {g.block: i for i, g in graph.gate_nodes.items() if g.gate == gate.name}
         if gate.level == "layer":
             found += [Feature(gate.name, m, None, positions[m]) for m in range(gate.size)]

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from fn3hw.deploy.graph import Array, Graph, attribute, resolve
+from fn3hw.deploy.integers import raise_opset, read_quantizers, without_step_sizes
+from fn3hw.deploy.runtime import FloatArray
 from fn3hw.errors import InputError, RunError
 from fn3hw.space.files import sha256, write_bytes, write_text
 from fn3hw.space.subnet import SearchSpace, Subnet
@@ -33,12 +35,14 @@ class Parameter:
         fixed_bytes: bytes per entry of the axes that gates decide.
         gates: the gates that decide an axis; each multiplies by its number of kept blocks.
         branches: the (layer gate, block) that all must be kept for the initializer to exist.
+        precision: for a quantized one its bit gate and the bits per entry with 1, 2, ... blocks kept; 32 otherwise.
     """
 
     name: str
     fixed_bytes: int
     gates: tuple[str, ...]
     branches: tuple[tuple[str, int], ...]
+    precision: tuple[str, tuple[int, ...]] | None = None
 
 
 class Supernet:
@@ -55,7 +59,9 @@ class Supernet:
     def __init__(self, model: onnx.ModelProto, space: SearchSpace) -> None:
         self.model, self.space = model, space
         self.graph = Graph(model)
+        self.quantizers = {name: one for one in read_quantizers(model) for name in one.weights}
         in_graph = {gate_node.gate for gate_node in self.graph.gate_nodes.values()}
+        in_graph |= {one.gate for one in self.quantizers.values()}
         if in_graph != {gate.name for gate in space}:
             odd = sorted(in_graph ^ {gate.name for gate in space})
             raise InputError(f"The ONNX graph and the search space have different gates: {', '.join(odd)}.")
@@ -87,11 +93,20 @@ class Supernet:
             if tensor.dims and tensor.data_type == onnx.TensorProto.FLOAT:
                 tensor.ClearField("raw_data")
                 tensor.ClearField("float_data")
+        without_step_sizes(bare)
         return sha256(bare.SerializeToString(deterministic=True) + self.space.digest.encode())
 
     def units(self) -> dict[str, tuple[str, ...]]:
         """Per node the gates that decide its shape (``"NAME"``) and the branches that it belongs to (``"NAME[M]"``)."""
-        return self.graph.units()
+        found: dict[str, tuple[str, ...]] = {}
+        units = self.graph.units()
+        for node in self.graph.nodes:
+            own = units[node.name]
+            for name in (name for name in node.input if name in self.quantizers):
+                own = (*own, self.quantizers[name].gate)
+                found[f"{name}/dequantize"] = own
+            found[node.name] = own
+        return found
 
     def parameters(self) -> list[Parameter]:
         """How the bytes of each initializer follow from the counts of a subnet."""
@@ -111,9 +126,13 @@ class Supernet:
             size = array.nbytes
             for cut in cuts:
                 size //= self.space[cut.gate].size
-            found.append(
-                Parameter(name, size, tuple(cut.gate for cut in cuts), tuple(split_branch(text) for text in branches))
-            )
+            precision = None
+            if name in self.quantizers:
+                gate = self.space[self.quantizers[name].gate]
+                bits = tuple(self.quantizers[name].bits(range(count)) for count in range(1, gate.size + 1))
+                precision = gate.name, bits
+            owners = tuple(cut.gate for cut in cuts)
+            found.append(Parameter(name, size, owners, tuple(split_branch(text) for text in branches), precision))
         return found
 
     def slice(self, subnet: Subnet, statistics: Statistics | None = None) -> onnx.ModelProto:
@@ -175,7 +194,7 @@ class _Slicer:
     """Zero-gate elimination of one subnet."""
 
     def __init__(self, supernet: Supernet, subnet: Subnet, statistics: Statistics) -> None:
-        self.supernet, self.graph, self.statistics = supernet, supernet.graph, statistics
+        self.supernet, self.graph, self.statistics, self.subnet = supernet, supernet.graph, statistics, subnet
         masks = supernet.space.masks(subnet)
         self.kept = {name: np.flatnonzero(mask) for name, mask in masks.items()}
         self.full = {name: bool(mask.all()) for name, mask in masks.items()}
@@ -196,10 +215,15 @@ class _Slicer:
         model = onnx.ModelProto(ir_version=source.ir_version, producer_name="fn3hw", opset_import=source.opset_import)
         graph = model.graph
         graph.name = source.graph.name
+        for name in [name for name in arrays if name in self.supernet.quantizers]:
+            tensors, before = self._quantized(name, arrays.pop(name).astype(np.float32, copy=False))
+            graph.initializer.extend(tensors)
+            graph.node.extend(before)
         graph.node.extend(nodes)
         graph.initializer.extend(numpy_helper.from_array(np.ascontiguousarray(a), n) for n, a in arrays.items())
         graph.input.extend(source.graph.input)
         graph.output.extend(source.graph.output)
+        raise_opset(model)
         return model
 
     def weights(self, names: set[str]) -> dict[str, NDArray[np.float32]]:
@@ -208,7 +232,19 @@ class _Slicer:
         nodes = [self.graph.nodes[index] for index in live if self.graph.nodes[index].name in names]
         arrays = {node.input[1]: self._array(node.input[1]) for node in nodes}
         self._scale_weights(nodes, arrays)
+        for name in arrays.keys() & self.supernet.quantizers.keys():
+            quantizer = self.supernet.quantizers[name]
+            arrays[name] = quantizer.values(arrays[name].astype(np.float32), self.subnet.blocks(quantizer.gate))
         return {node.name: arrays[node.input[1]].astype(np.float32, copy=False) for node in nodes}
+
+    def _quantized(self, name: str, weight: FloatArray) -> tuple[list[onnx.TensorProto], list[onnx.NodeProto]]:
+        """A quantized weight as integers and the node that dequantizes them, or in fp32 where the subnet keeps that."""
+        quantizer = self.supernet.quantizers[name]
+        blocks = self.subnet.blocks(quantizer.gate)
+        if quantizer.is_float(blocks):
+            return [numpy_helper.from_array(np.ascontiguousarray(quantizer.values(weight, blocks)), name)], []
+        tensors, node = quantizer.packed(name, weight, blocks)
+        return tensors, [node]
 
     def _fold_gates(self, live: set[int]) -> None:
         """A gate whose kept values are all 1 is passed by; another channel gate moves into the weights that read it."""
@@ -236,15 +272,11 @@ class _Slicer:
         node.CopyFrom(original)
         for position, name in enumerate(node.input):
             node.input[position] = resolve(name, self.substitutes)
-        gate = self.graph.group_of_depthwise.get(index)
+        gate = self.graph.gate_of_grouped.get(index)
         if gate is not None:
-            next(a for a in node.attribute if a.name == "group").i = self._width(
-                gate, self.graph.arrays[node.input[1]].shape[0]
-            )
+            groups = next(a for a in node.attribute if a.name == "group")
+            groups.i = len(self.kept[gate]) * (groups.i // self.supernet.space[gate].size)
         return node
-
-    def _width(self, gate: str, full_width: int) -> int:
-        return len(self.kept[gate]) * (full_width // self.supernet.space[gate].size)
 
     def _entries(self, gate: str, length: int) -> NDArray[np.intp]:
         """Indices along an axis of ``length`` entries that the kept blocks of a gate occupy."""

@@ -25,8 +25,6 @@ _DESIGNS = 20
 _ALIGNMENTS = (0, 2, 1, 3, 0, 4, 1, 5)
 """Wanted powers of two, dealt out in turn: half of the counts are no multiple of 4, as most random counts are not."""
 
-_BRANCH_LEVELS = ("layer", "path")
-
 
 def plan(space: SearchSpace, n: int, *, seed: int = 0) -> list[Subnet]:
     """About ``n`` different subnets to fit a cost model on; fewer where the space has fewer.
@@ -58,12 +56,12 @@ def _design(space: SearchSpace, n: int, rng: np.random.Generator) -> IntArray:
 def _column(gate: Gate, n: int, rng: np.random.Generator) -> IntArray:
     """Counts of one gate for ``n`` subnets."""
     position = (rng.permutation(n) + rng.random(n)) / n
-    if gate.level in _BRANCH_LEVELS:
+    if gate.level == "layer":
         # A branch that is off teaches nothing about the gates inside it: three of four single branches are on.
         position = np.sqrt(position)
     span = gate.size - gate.min_kept + 1
     counts = gate.min_kept + np.floor(position * span).astype(np.int64)
-    if gate.level in _BRANCH_LEVELS or span < 8:
+    if gate.level == "layer" or span < 8:
         return counts
     wanted = np.resize(np.asarray(_ALIGNMENTS), n)[rng.permutation(n)]
     return np.asarray([_align(gate, int(c), int(a)) for c, a in zip(counts, wanted, strict=True)], dtype=np.int64)
@@ -93,7 +91,7 @@ def _subnet(space: SearchSpace, counts: IntArray, rng: np.random.Generator) -> S
     """Channels are equal in cost, so the first ones stand for any; branches are not, so any are drawn."""
     blocks: dict[str, Iterable[int]] = {}
     for gate, count in zip(space, counts, strict=True):
-        drawn = gate.level in _BRANCH_LEVELS
+        drawn = gate.level == "layer"
         blocks[gate.name] = (
             (int(m) for m in rng.choice(gate.size, size=count, replace=False)) if drawn else range(count)
         )

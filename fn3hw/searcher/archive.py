@@ -7,17 +7,15 @@ line, which is skipped and evaluated again.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
-import os
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO
 
 from fn3hw.errors import InputError, RunError
-from fn3hw.space.files import append_line
+from fn3hw.space.files import append_line, only_writer
 from fn3hw.space.subnet import SearchSpace, Subnet
 
 
@@ -50,7 +48,8 @@ class Archive:
         self.space = space
         self.key = key
         self.skipped = 0
-        self._lock: IO[str] | None = None
+        self._open = False
+        self._writing = ExitStack()
         self._by_subnet: dict[Subnet, Evaluation] = {}
         self._read()
 
@@ -76,7 +75,7 @@ class Archive:
             InputError: the accuracy is not a number from 0 to 100, or the file cannot be written.
             RunError: the archive was not opened for writing with ``with``.
         """
-        if self._lock is None:
+        if not self._open:
             raise RunError(f"{self.path} is open for reading only.", hint="Append inside `with archive:`.")
         if not (math.isfinite(evaluation.accuracy) and 0 <= evaluation.accuracy <= 100):
             raise InputError(
@@ -101,35 +100,16 @@ class Archive:
         Raises:
             RunError: another program writes to this archive.
         """
-        lock_path = self.path.with_name(f"{self.path.name}.lock")
-        try:
-            lock_path.parent.mkdir(parents=True, exist_ok=True)
-            lock = open(lock_path, "a+")
-        except OSError as error:
-            raise InputError(f"Cannot write to {lock_path.parent}: {error.strerror or error}.") from error
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.seek(0)
-            owner = lock.read().strip() or "another program"
-            lock.close()
-            raise RunError(
-                f"{self.path} is in use: {owner} writes to it.",
-                hint="Wait until it has ended, or stop it, and try again.",
-            ) from None
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()}")
-        lock.flush()
-        self._lock = lock
+        self._writing.enter_context(only_writer(self.path))
+        self._open = True
         self._read()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        self._open = False
+        self._writing.close()
 
     def _read(self) -> None:
         self._by_subnet.clear()

@@ -3,12 +3,24 @@
 The one idea is the *gate*: an ordered set of blocks at one place of the network, multiplied by a 0/1 mask. A `Subnet`
 says which blocks of each gate are kept; it is a value, checked and named by its `SearchSpace`. `nest` finds the gates
 of a torch module: `flow` says which channels belong together, `tracing` reads that from the module's graph, `nested`
-puts the masks where channels are mixed. The network itself never holds a subnet: ``with net.active(subnet)`` lends one
+puts the masks where channels are mixed, `quantizer` makes weights a sum of steps. The network itself never holds a subnet: ``with net.active(subnet)`` lends one
 to it for a forward pass.
 """
 
 from fn3hw.space.gate import LEVELS, Gate
-from fn3hw.space.nested import Nested, Ungated, nest
+from fn3hw.space.nested import Bits, Nested, Ungated, nest
+from fn3hw.space.quantizer import Quantizer, Schedule
 from fn3hw.space.subnet import SearchSpace, Subnet
 
-__all__ = ["LEVELS", "Gate", "Nested", "SearchSpace", "Subnet", "Ungated", "nest"]
+__all__ = [
+    "LEVELS",
+    "Bits",
+    "Gate",
+    "Nested",
+    "Quantizer",
+    "Schedule",
+    "SearchSpace",
+    "Subnet",
+    "Ungated",
+    "nest",
+]

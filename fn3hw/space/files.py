@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from fn3hw.errors import InputError
+from fn3hw.errors import InputError, RunError
 
 
 def sha256(data: bytes) -> str:
@@ -63,6 +66,36 @@ def append_line(path: Path | str, line: str) -> None:
             os.fsync(file.fileno())
     except OSError as error:
         raise _cannot_write(target, error) from error
+
+
+@contextmanager
+def only_writer(path: Path | str) -> Iterator[None]:
+    """Within the context, this program alone may write ``path``; the lock lies beside it and ends with the program.
+
+    Raises:
+        RunError: another program, or another context of this one, writes it.
+        InputError: the folder cannot be written.
+    """
+    target = Path(path)
+    beside = target.with_name(f"{target.name}.lock")
+    try:
+        beside.parent.mkdir(parents=True, exist_ok=True)
+        lock = open(beside, "a+")
+    except OSError as error:
+        raise _cannot_write(beside, error) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            owner = lock.read().strip() or "another program"
+            raise RunError(
+                f"{target} is in use: {owner} writes to it.", hint="Wait until it has ended, or stop it, and try again."
+            ) from None
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()}")
+        lock.flush()
+        yield
 
 
 def _umask() -> int:

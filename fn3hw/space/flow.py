@@ -2,7 +2,8 @@
 
 A tensor carries a *channel axis*. Operations either hand the channels on one by one (activations, pooling, batch norm,
 a depthwise convolution), join those of several tensors (a sum, a product), or *mix* them into new ones (a dense
-convolution, a linear layer). Channels that are handed on or joined form one *group*: to remove a channel is to remove
+convolution, a linear layer). A grouped convolution hands them on in *blocks*: its groups, the paper's paths, of which
+each mixes its own channels only. Channels that are handed on or joined form one *group*: to remove a channel is to remove
 it from every tensor and every parameter of its group, and that changes nothing else exactly where each mixing
 operation that reads the group sees a zero in its place. So a gate on a group multiplies what its mixing readers read
 (its *sites*), and elimination slices what the group touches (its *slices*).
@@ -14,7 +15,7 @@ five methods of `ChannelFlow`; everything else about channels is written here.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from math import prod
+from math import lcm, prod
 from typing import Any
 
 
@@ -41,6 +42,7 @@ class Group:
 
     Args:
         width: number of channels.
+        block: consecutive channels that come and go together, because a grouped convolution mixes them.
         producers: names of the operations that make the channels, in order of execution.
         kinds: the kinds of the producers, such as ``{"conv"}``.
         values: names of the tensors that carry the channels.
@@ -52,6 +54,7 @@ class Group:
     """
 
     width: int
+    block: int = 1
     producers: list[str] = field(default_factory=list)
     kinds: set[str] = field(default_factory=set)
     values: list[str] = field(default_factory=list)
@@ -61,9 +64,19 @@ class Group:
     carriers: list[str] = field(default_factory=list)
     pins: list[str] = field(default_factory=list)
 
+    @property
+    def size(self) -> int:
+        """Number of blocks."""
+        return self.width // self.block
+
+    def cuts(self) -> list[Slice]:
+        """The slices, with the entries per block."""
+        return [Slice(piece.parameter, piece.axis, piece.repeat * self.block) for piece in self.slices]
+
     def absorb(self, other: Group) -> None:
         """Take over all that another group touches."""
         self.kinds |= other.kinds
+        self.block = lcm(self.block, other.block)
         pairs: tuple[tuple[list[Any], list[Any]], ...] = (
             (self.producers, other.producers),
             (self.values, other.values),
@@ -103,8 +116,13 @@ class ChannelFlow:
             self._add(group.slices, Slice(weight, axis, repeat))
             self._add(group.readers, operation)
 
-    def carry(self, out: str, values: list[str], *, operation: str, parameters: tuple[str, ...] = ()) -> None:
-        """``operation`` hands the channels of ``values`` on to ``out``, each with its own entry of the parameters."""
+    def carry(
+        self, out: str, values: list[str], *, operation: str, parameters: tuple[str, ...] = (), block: int = 1
+    ) -> None:
+        """``operation`` hands the channels of ``values`` on to ``out``, each with its own entry of the parameters.
+
+        It may mix the channels within blocks of ``block`` channels, as a grouped convolution does.
+        """
         spans = [span for value in values if (span := self.span(value)) is not None]
         if not spans:
             return
@@ -116,6 +134,7 @@ class ChannelFlow:
                 self._add(other.pins, reason)
                 continue
             group = self._union(group, other)
+        group.block = lcm(group.block, block)
         for parameter in parameters:
             self._add(group.slices, Slice(parameter, 0, repeat))
         self._add(group.carriers, operation)

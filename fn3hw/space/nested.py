@@ -6,21 +6,42 @@ import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import fx, nn
 
-from fn3hw.errors import InputError, UnknownName
+from fn3hw.errors import InputError
 from fn3hw.space.flow import Group, Slice
-from fn3hw.space.gate import Gate, check_level
+from fn3hw.space.gate import LEVELS, Gate, check_level
+from fn3hw.space.quantizer import Quantizer, Schedule
 from fn3hw.space.sliced import Cuts, SlicedForward
 from fn3hw.space.subnet import SearchSpace, Subnet
-from fn3hw.space.tracing import Branch, Trace, shape_of, trace
+from fn3hw.space.tracing import CONVOLUTIONS, Branch, Trace, shape_of, trace
 
-SUPPORTED_LEVELS = ("neuron", "channel", "layer")
+STRUCTURAL = tuple(level for level in LEVELS if level != "bit")
 GATE_PREFIX = "fn3hw_gates"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bits:
+    """How weights are quantized.
+
+    Args:
+        schedule: the levels.
+        groups: number of quantizers, each for a run of consecutive layers (paper, sec. 5: 7); None for one per layer.
+
+    Raises:
+        InputError: the number of groups is not positive.
+    """
+
+    schedule: Schedule = Schedule()
+    groups: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.groups is not None and self.groups < 1:
+            raise InputError(f"Weights cannot be quantized in {self.groups} groups: give at least one.")
 
 
 @dataclass(frozen=True)
@@ -85,13 +106,20 @@ class Nested(nn.Module):
     """
 
     def __init__(
-        self, module: fx.GraphModule, space: SearchSpace, cuts: Cuts, report: Sequence[Ungated], example: torch.Tensor
+        self,
+        module: fx.GraphModule,
+        space: SearchSpace,
+        cuts: Cuts,
+        report: Sequence[Ungated],
+        example: torch.Tensor,
+        quantized: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__()
         self.module = module
         self.space = space
         self.report = tuple(report)
         self._cuts = cuts
+        self._gate_of_weight = dict(quantized or {})
         self.example_input = example
         sites = [m for m in module.modules() if isinstance(m, GateSite)]
         self._sites = {gate.name: [s for s in sites if s.gate == gate] for gate in space}
@@ -100,14 +128,43 @@ class Nested(nn.Module):
             for path, m in module.named_modules()
             if isinstance(m, GateSite)
         }
-        self._sliced = SlicedForward(module, cuts, blocks)
+        self._sliced = SlicedForward(module, cuts, blocks, self.quantizers)
         self._ordered: Subnet | None = None
+        self._steps = self._steps_of(space.full())
+
+    @property
+    def quantizers(self) -> dict[str, tuple[str, Quantizer]]:
+        """Per quantized weight its bit gate and the quantizer."""
+        found = {}
+        for weight, gate in self._gate_of_weight.items():
+            quantizer = self.module.get_submodule(_path_of(gate))
+            assert isinstance(quantizer, Quantizer)
+            found[weight] = (gate, quantizer)
+        return found
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The active subnet's output for a batch x."""
         if self._ordered is not None:
             return self._sliced.run(self._ordered, x)
-        return self.module(x)  # type: ignore[no-any-return]
+        if not self._steps:
+            return self.module(x)  # type: ignore[no-any-return]
+        weights = {
+            name: quantizer(self.module.get_parameter(name), self._steps[gate])
+            for name, (gate, quantizer) in self.quantizers.items()
+        }
+        return torch.func.functional_call(self.module, weights, (x,))  # type: ignore[no-any-return]
+
+    @contextmanager
+    def unquantized(self) -> Iterator[Nested]:
+        """Within the context the full network runs with its weights as they are, whatever its bit gates."""
+        outer, self._steps = self._steps, {}
+        try:
+            yield self
+        finally:
+            self._steps = outer
+
+    def _steps_of(self, subnet: Subnet) -> dict[str, tuple[int, ...]]:
+        return {gate.name: subnet.blocks(gate.name) for gate in self.space if gate.level == "bit"}
 
     @contextmanager
     def active(self, subnet: Subnet, *, sliced: bool = True) -> Iterator[Nested]:
@@ -135,6 +192,7 @@ class Nested(nn.Module):
     @contextmanager
     def _masked(self, subnet: Subnet) -> Iterator[None]:
         outer, self._ordered = self._ordered, None
+        outer_steps, self._steps = self._steps, self._steps_of(subnet)
         before = [(site, site.value) for sites in self._sites.values() for site in sites]
         try:
             for gate, (name, bits) in zip(self.space, subnet.kept, strict=True):
@@ -142,7 +200,7 @@ class Nested(nn.Module):
                     site.value = self._value(site, gate, bits)
             yield
         finally:
-            self._ordered = outer
+            self._ordered, self._steps = outer, outer_steps
             for site, value in before:
                 site.value = value
 
@@ -152,11 +210,11 @@ class Nested(nn.Module):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Nested:
         """A copy with parameters of its own. Copied by its graph: field by field the nodes would nest too deep."""
-        twin = Nested(copy.deepcopy(self.module, memo), self.space, self._cuts, self.report, self.example_input)
+        twin = Nested(copy.deepcopy(self.module, memo), self.space, self._cuts, self.report, self.example_input, self._gate_of_weight)
         return twin.train(self.training)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """The parameters and buffers of the user's module under their own names; gates hold none."""
+        """The parameters and buffers of the user's module under their own names, and the step sizes of quantizers."""
         return self.module.state_dict(*args, **kwargs)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
@@ -178,54 +236,70 @@ class Nested(nn.Module):
 def nest(
     module: nn.Module,
     example_input: torch.Tensor,
-    levels: Sequence[str] = ("channel", "layer"),
+    levels: Sequence[str] | None = ("channel", "layer"),
     *,
     keep: Mapping[str, float] | None = None,
     beta: bool = False,
+    one_layer_gate: bool = False,
+    bits: Bits | None = None,
 ) -> Nested:
     """Find the gates of a torch module by tracing it.
 
     Channels and neurons are gated where no residual sum ties them down: between two convolutions or linear layers,
-    through batch norm, activation, depthwise convolution, pooling, flatten, squeeze-and-excitation. A residual branch
+    through batch norm, activation, depthwise convolution, pooling, flatten, squeeze-and-excitation. Where a grouped
+    convolution lies between them, its groups are the blocks, of level ``path``. A residual branch
     is a block of level ``layer``; the branches that add to one stream form one gate. What cannot be gated is left whole
-    and listed with its reason in ``Nested.report``.
+    and listed with its reason in ``Nested.report``. At level ``bit``, the weights of convolutions and linear layers are
+    quantized, and the steps of each quantizer are the blocks of its gate (`fn3hw.space.quantizer`).
 
     Args:
         module: any module that torch.fx can trace; its parameters are shared, not copied.
         example_input: a batch of inputs (N, ...).
-        levels: which kinds of block to gate.
+        levels: which kinds of block to gate; None for all that the network has, but for ``bit``.
         keep: per level the share of each gate's blocks that every subnet keeps, in [0, 1]; at least one block of a
-            channel or neuron gate always stays.
+            channel, neuron, path or bit gate always stays.
         beta: scale kept blocks by their keep probability in evaluation (paper, sec. 2.2).
+        one_layer_gate: all residual branches form one gate, as in the paper's FN3-layer; otherwise the branches of each
+            residual stream do.
+        bits: how weights are quantized, at level ``bit``; by default the paper's 4 bits, each layer by itself.
 
     Raises:
         UnknownName: a level that does not exist.
-        InputError: a level that the network does not have, or no level at all.
+        InputError: a level that the network does not have, or no level at all; weights that cannot be quantized.
         TraceError: the module cannot be traced; the message names the line.
     """
-    for level in (*levels, *(keep or {})):
+    for level in (*(levels or ()), *(keep or {})):
         check_level(level)
-        if level not in SUPPORTED_LEVELS:
-            raise UnknownName("supported level", level, SUPPORTED_LEVELS)
-    if not levels:
-        raise InputError("No level to nest: give at least one.", hint=f"Levels: {', '.join(SUPPORTED_LEVELS)}.")
+    if levels is not None and not levels:
+        raise InputError("No level to nest: give at least one.", hint=f"Levels: {', '.join(LEVELS)}.")
+    if beta and "bit" in (levels or ()):
+        raise InputError(
+            "Weights scaled by β are no integers: level bit cannot be nested with beta=True.", hint="Leave beta out."
+        )
     for level, share in (keep or {}).items():
         if not 0.0 <= share <= 1.0:
             raise InputError(f"keep[{level!r}] is {share}: it is a share of the blocks, between 0 and 1.")
     traced = trace(module, example_input)
-    return _Builder(traced, tuple(levels), dict(keep or {}), beta).build(example_input)
+    if one_layer_gate:
+        traced = replace(traced, branches=[replace(branch, stream=0) for branch in traced.branches])
+    return _Builder(traced, levels, dict(keep or {}), beta, bits or Bits()).build(example_input)
 
 
 class _Builder:
     """Places gate sites in a traced graph."""
 
-    def __init__(self, traced: Trace, levels: tuple[str, ...], keep: dict[str, float], beta: bool) -> None:
-        self.traced, self.levels, self.keep, self.beta = traced, levels, keep, beta
+    def __init__(
+        self, traced: Trace, levels: Sequence[str] | None, keep: dict[str, float], beta: bool, bits: Bits
+    ) -> None:
+        self.traced, self.keep, self.beta, self.bits = traced, keep, beta, bits
+        self.levels = STRUCTURAL if levels is None else tuple(levels)
+        self.required = self.levels if levels is not None else ()
         self.nodes = {node.name: node for node in traced.module.graph.nodes}
         self.order = {name: index for index, name in enumerate(self.nodes)}
         self.report: list[Ungated] = []
         self.placed: list[tuple[int, Gate]] = []
         self.cuts: dict[str, list[tuple[str, Slice]]] = {}
+        self.quantized: dict[str, str] = {}
 
     def build(self, example: torch.Tensor) -> Nested:
         found = set()
@@ -238,7 +312,9 @@ class _Builder:
                 found.add(level)
         if "layer" in self.levels and self._place_branches():
             found.add("layer")
-        if missing := [level for level in self.levels if level not in found]:
+        if "bit" in self.levels and self._place_bits():
+            found.add("bit")
+        if missing := [level for level in self.required if level not in found] or ([] if found else [*self.levels]):
             reasons = "; ".join(sorted({f"{u.name}: {u.reason}" for u in self.report if u.level in missing})[:5])
             raise InputError(
                 f"The network has no blocks of level {', '.join(missing)} that can be gated"
@@ -248,26 +324,28 @@ class _Builder:
         self.traced.module.graph.lint()
         self.traced.module.recompile()
         space = SearchSpace(gate for _, gate in sorted(self.placed, key=lambda pair: pair[0]))
-        return Nested(self.traced.module, space, self.cuts, self.report, example)
+        return Nested(self.traced.module, space, self.cuts, self.report, example, self.quantized)
 
     def _place_group(self, group: Group, level: str) -> bool:
         name = group.producers[0]
         pins = list(group.pins)
         if not pins and not group.sites:
             pins = ["nothing that mixes channels reads it"]
-        if not pins and group.width < 2:
+        if not pins and group.width % group.block:
+            pins = ["its groups of channels do not fit into one another"]
+        if not pins and group.size < 2:
             pins = ["it has a single block"]
         if pins:
-            self.report.append(Ungated(name, level, group.width, pins[0]))
+            self.report.append(Ungated(name, level, group.size, pins[0]))
             return False
-        gate = Gate(name, level, group.width, max(1, math.ceil(self.keep.get(level, 0.0) * group.width)))
+        gate = Gate(name, level, group.size, max(1, math.ceil(self.keep.get(level, 0.0) * group.size)))
         self.placed.append((min(self.order[site.value] for site in group.sites), gate))
-        for piece in group.slices:
+        for piece in group.cuts():
             self.cuts.setdefault(piece.parameter, []).append((gate.name, piece))
         for site in group.sites:
             node = self.nodes[site.value]
             readers = [user for user in node.users if str(user.target) in group.readers]
-            self._insert(gate, range(gate.size), node, readers, repeat=site.repeat)
+            self._insert(gate, range(gate.size), node, readers, repeat=site.repeat * group.block)
         return True
 
     def _place_branches(self) -> bool:
@@ -285,6 +363,25 @@ class _Builder:
                 self._insert(gate, range(m, m + 1), self.nodes[branch.value], [self.nodes[branch.operation]], repeat=1)
         return bool(streams)
 
+    def _place_bits(self) -> bool:
+        """One quantizer per layer with weights, or per run of consecutive ones."""
+        modules = dict(self.traced.module.named_modules())
+        targets = [str(node.target) for node in self.nodes.values() if node.op == "call_module"]
+        layers = [t for t in dict.fromkeys(targets) if isinstance(modules[t], (*CONVOLUTIONS, nn.Linear))]
+        count = min(self.bits.groups or len(layers), len(layers))
+        for index in range(count):
+            members = layers[index * len(layers) // count : (index + 1) * len(layers) // count]
+            name = f"{members[0]}..{members[-1]}.bits" if len(members) > 1 else f"{members[0]}.bits"
+            weights = [self.traced.module.get_parameter(f"{member}.weight") for member in members]
+            quantizer = Quantizer(self.bits.schedule, weights, name=name.removesuffix(".bits"))
+            kept = max(1, math.ceil(self.keep.get("bit", 0.0) * quantizer.schedule.size))
+            gate = Gate(name, "bit", quantizer.schedule.size, kept)
+            self.traced.module.add_submodule(_path_of(name), quantizer)
+            first = next(node for node in self.nodes.values() if node.target == members[0])
+            self.placed.append((self.order[first.name], gate))
+            self.quantized |= {f"{member}.weight": name for member in members}
+        return bool(layers)
+
     def _insert(self, gate: Gate, blocks: range, node: fx.Node, readers: list[fx.Node], *, repeat: int) -> None:
         graph, shape = self.traced.module.graph, shape_of(node)
         assert shape is not None
@@ -297,7 +394,14 @@ class _Builder:
             reader.replace_input_with(node, gated)
 
 
+def _path_of(gate: str) -> str:
+    """Where the quantizer of a bit gate lies in the graph module."""
+    return f"{GATE_PREFIX}.{_identifier(gate)}"
+
+
 def _level_of(group: Group) -> str:
+    if group.block > 1:
+        return "path"
     return "neuron" if group.kinds == {"linear"} else "channel"
 
 

@@ -1,4 +1,4 @@
-"""Reference networks by name: the paper's MLP, a small MobileNetV2, and torchvision's classifiers.
+"""Reference networks by name: the paper's MLP and ResNeXt-29, a small MobileNetV2, and torchvision's classifiers.
 
 A network is built from its name, the number of classes and the shape of one input, so that a run folder can rebuild it.
 """
@@ -68,6 +68,7 @@ class MobileNetSmall(nn.Module):
         n_classes: width of the output.
         input_shape: (channels, height, width) of one image.
         stem: width of the first convolution.
+        stem_stride: its stride.
         stages: per stage (width, number of blocks, stride of its first block).
         expand: expansion factor of every block.
         head: width of the last convolution.
@@ -79,12 +80,13 @@ class MobileNetSmall(nn.Module):
         input_shape: InputShape,
         *,
         stem: int = 16,
+        stem_stride: int = 1,
         stages: tuple[tuple[int, int, int], ...] = ((24, 2, 2), (40, 3, 2), (64, 3, 1)),
         expand: int = 4,
         head: int = 192,
     ) -> None:
         super().__init__()
-        self.stem = _conv(input_shape[0], stem, kernel=3)
+        self.stem = _conv(input_shape[0], stem, kernel=3, stride=stem_stride)
         blocks: list[nn.Module] = []
         width = stem
         for width_out, count, stride in stages:
@@ -102,12 +104,86 @@ class MobileNetSmall(nn.Module):
         return self.classifier(torch.flatten(self.pool(x), 1))  # type: ignore[no-any-return]
 
 
-def _conv(width_in: int, width_out: int, *, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
+class AggregatedResidual(nn.Module):
+    """The block of ResNeXt (Xie et al., 2017): reduce 1×1, grouped 3×3, expand 1×1, and a shortcut.
+
+    The groups of the 3×3 convolution are the paper's paths (sec. 2.1, fig. 1 B.3).
+    """
+
+    def __init__(self, width_in: int, hidden: int, width_out: int, *, paths: int, stride: int) -> None:
+        super().__init__()
+        self.reduce = _conv(width_in, hidden, kernel=1, activation=nn.ReLU)
+        self.paths = _conv(hidden, hidden, kernel=3, stride=stride, groups=paths, activation=nn.ReLU)
+        self.expand = nn.Sequential(nn.Conv2d(hidden, width_out, 1, bias=False), nn.BatchNorm2d(width_out))
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or width_in != width_out:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(width_in, width_out, 1, stride=stride, bias=False), nn.BatchNorm2d(width_out)
+            )
+        self.activation = nn.ReLU()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, width_in, H, W) to (N, width_out, H / stride, W / stride)."""
+        branch = self.expand(self.paths(self.reduce(x)))
+        return self.activation(self.shortcut(x) + branch)  # type: ignore[no-any-return]
+
+
+class ResNeXt(nn.Module):
+    """ResNeXt-29 for images of 28×28 or 32×32: three stages of three modules, of 8 paths each (paper, appendix A).
+
+    Args:
+        n_classes: width of the output.
+        input_shape: (channels, height, width) of one image.
+        paths: groups of each grouped convolution (cardinality).
+        path_width: channels per path in the first stage; each stage doubles them.
+        blocks: modules per stage.
+        width: of the stem; the stages put out 4, 8 and 16 times as many channels.
+    """
+
+    def __init__(
+        self,
+        n_classes: int,
+        input_shape: InputShape,
+        *,
+        paths: int = 8,
+        path_width: int = 64,
+        blocks: tuple[int, ...] = (3, 3, 3),
+        width: int = 64,
+    ) -> None:
+        super().__init__()
+        self.stem = _conv(input_shape[0], width, kernel=3, activation=nn.ReLU)
+        stages: list[nn.Module] = []
+        width_in = width
+        for stage, count in enumerate(blocks):
+            hidden, width_out = paths * path_width * 2**stage, 4 * width * 2**stage
+            for index in range(count):
+                stride = 2 if stage and not index else 1
+                stages.append(AggregatedResidual(width_in, hidden, width_out, paths=paths, stride=stride))
+                width_in = width_out
+        self.blocks = nn.Sequential(*stages)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.classifier = nn.Linear(width_in, n_classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits (N, n_classes) of a batch of images (N, C, H, W)."""
+        x = self.blocks(self.stem(x))
+        return self.classifier(torch.flatten(self.pool(x), 1))  # type: ignore[no-any-return]
+
+
+def _conv(
+    width_in: int,
+    width_out: int,
+    *,
+    kernel: int,
+    stride: int = 1,
+    groups: int = 1,
+    activation: type[nn.Module] = nn.ReLU6,
+) -> nn.Sequential:
     conv = nn.Conv2d(width_in, width_out, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(width_out), nn.ReLU6())
+    return nn.Sequential(conv, nn.BatchNorm2d(width_out), activation())
 
 
-_OWN: Mapping[str, Callable[..., nn.Module]] = {"mlp": MLP, "mobilenet_small": MobileNetSmall}
+_OWN: Mapping[str, Callable[..., nn.Module]] = {"mlp": MLP, "mobilenet_small": MobileNetSmall, "resnext29": ResNeXt}
 
 
 def names() -> list[str]:

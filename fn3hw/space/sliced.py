@@ -8,6 +8,7 @@ gradients equal those of the masked network; a training step costs what the subn
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,13 +16,26 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 from fn3hw.space.flow import Slice
+from fn3hw.space.quantizer import Quantizer
 from fn3hw.space.subnet import Subnet
 from fn3hw.space.tracing import CONVOLUTIONS, NORMS
 
 Cuts = Mapping[str, list[tuple[str, Slice]]]
 """Per parameter or buffer the (gate, slice) pairs that shrink it."""
 
+Quantized = Mapping[str, tuple[str, Quantizer]]
+"""Per quantized parameter its bit gate and its quantizer."""
+
 _CONVOLVE = {nn.Conv1d: F.conv1d, nn.Conv2d: F.conv2d, nn.Conv3d: F.conv3d}
+
+
+@dataclass(frozen=True)
+class _Active:
+    """A subnet on its way through the graph: counts per gate, kept steps per bit gate, and removed branches."""
+
+    counts: Mapping[str, int]
+    steps: Mapping[str, tuple[int, ...]]
+    skipped: frozenset[str]
 
 
 class SlicedForward:
@@ -31,28 +45,37 @@ class SlicedForward:
         module: the graph with gate sites in it.
         cuts: which gates shrink which parameters.
         sites: per graph target the gate's name and, for a residual branch, its block.
+        quantized: which parameters are quantized.
     """
 
-    def __init__(self, module: fx.GraphModule, cuts: Cuts, sites: Mapping[str, tuple[str, int | None]]) -> None:
-        self.module, self.cuts, self.sites = module, cuts, sites
+    def __init__(
+        self,
+        module: fx.GraphModule,
+        cuts: Cuts,
+        sites: Mapping[str, tuple[str, int | None]],
+        quantized: Quantized | None = None,
+    ) -> None:
+        self.module, self.cuts, self.sites, self.quantized = module, cuts, sites, quantized or {}
         self.modules = dict(module.named_modules())
         self.nodes = list(module.graph.nodes)
         self.supported = all(self._can_run(node) for node in self.nodes)
 
     def run(self, subnet: Subnet, x: torch.Tensor) -> torch.Tensor:
         """Output of an ordered subnet for a batch x (N, ...)."""
-        counts, bits = subnet.counts, dict(subnet.kept)
-        skipped = {
+        bits = dict(subnet.kept)
+        skipped = frozenset(
             target for target, (gate, block) in self.sites.items() if block is not None and not bits[gate] >> block & 1
-        }
+        )
+        steps = {gate: subnet.blocks(gate) for gate, _ in self.quantized.values()}
+        active = _Active(subnet.counts, steps, skipped)
         values: dict[fx.Node, Any] = {}
         for node in self._live(skipped):
-            values[node] = self._call(node, values, counts, skipped, x)
+            values[node] = self._call(node, values, active, x)
         output = self.nodes[-1].args[0]
         assert isinstance(output, fx.Node)
         return values[output]  # type: ignore[no-any-return]
 
-    def _live(self, skipped: set[str]) -> list[fx.Node]:
+    def _live(self, skipped: frozenset[str]) -> list[fx.Node]:
         """The nodes that the output needs when some branches are left out, in order of execution."""
         wanted = set(self.nodes[-1].all_input_nodes)
         live = []
@@ -62,15 +85,13 @@ class SlicedForward:
                 wanted.update(self._inputs(node, skipped))
         return live[::-1]
 
-    def _inputs(self, node: fx.Node, skipped: set[str]) -> list[fx.Node]:
+    def _inputs(self, node: fx.Node, skipped: frozenset[str]) -> list[fx.Node]:
         return [source for source in node.all_input_nodes if str(source.target) not in skipped]
 
-    def _call(
-        self, node: fx.Node, values: dict[fx.Node, Any], counts: dict[str, int], skipped: set[str], x: torch.Tensor
-    ) -> Any:
+    def _call(self, node: fx.Node, values: dict[fx.Node, Any], active: _Active, x: torch.Tensor) -> Any:
         if node.op == "placeholder":
             return x
-        if skipped and (inputs := self._inputs(node, skipped)) != node.all_input_nodes:
+        if active.skipped and (inputs := self._inputs(node, active.skipped)) != node.all_input_nodes:
             # A copy, as the sum would have been: what reads it may work in place.
             return values[inputs[0]].clone()
         args = fx.map_arg(node.args, values.__getitem__)
@@ -81,33 +102,38 @@ class SlicedForward:
             return getattr(args[0], str(node.target))(*args[1:], **kwargs)
         if node.op == "get_attr":
             return self._attribute(str(node.target))
-        return self._module(str(node.target), args, kwargs, counts)
+        return self._module(str(node.target), args, kwargs, active)
 
-    def _module(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], counts: dict[str, int]) -> Any:
+    def _module(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], active: _Active) -> Any:
         module = self.modules[name]
         if name in self.sites:
             return module.scaled(args[0])
-        if not any(f"{name}.{key}" in self.cuts for key in ("weight", "bias", "running_mean")):
+        if not any(f"{name}.{key}" in self.cuts for key in ("weight", "bias", "running_mean")) and (
+            f"{name}.weight" not in self.quantized
+        ):
             return module(*args, **kwargs)
-        weight = self._narrow(f"{name}.weight", module.weight, counts)
-        bias = self._narrow(f"{name}.bias", module.bias, counts)
+        weight = self._narrow(f"{name}.weight", module.weight, active)
+        bias = self._narrow(f"{name}.bias", module.bias, active)
         if isinstance(module, nn.Linear):
             return F.linear(args[0], weight, bias)
         if isinstance(module, NORMS):
-            mean = self._narrow(f"{name}.running_mean", module.running_mean, counts)
-            variance = self._narrow(f"{name}.running_var", module.running_var, counts)
+            mean = self._narrow(f"{name}.running_mean", module.running_mean, active)
+            variance = self._narrow(f"{name}.running_var", module.running_var, active)
             training = module.training or mean is None
             return F.batch_norm(args[0], mean, variance, weight, bias, training, _share(module), module.eps)
         assert isinstance(module, CONVOLUTIONS)
-        groups = 1 if module.groups == 1 else weight.shape[0]
+        groups = 1 if module.groups == 1 else module.groups * len(weight) // len(module.weight)
         convolve: Any = _CONVOLVE[type(module)]
         return convolve(args[0], weight, bias, module.stride, module.padding, module.dilation, groups)
 
-    def _narrow(self, name: str, tensor: Any, counts: dict[str, int]) -> Any:
+    def _narrow(self, name: str, tensor: Any, active: _Active) -> Any:
         for gate, piece in self.cuts.get(name, ()) if tensor is not None else ():
-            length = counts[gate] * piece.repeat
+            length = active.counts[gate] * piece.repeat
             if length != tensor.shape[piece.axis]:
                 tensor = tensor.narrow(piece.axis, 0, length)
+        if name in self.quantized:
+            gate, quantizer = self.quantized[name]
+            return quantizer(tensor, active.steps[gate])
         return tensor
 
     def _attribute(self, path: str) -> Any:
@@ -123,7 +149,8 @@ class SlicedForward:
         if node.op != "call_module":
             return True
         module, name = self.modules[str(node.target)], str(node.target)
-        cut = any(f"{name}.{key}" in self.cuts for key, _ in (*module.named_parameters(), *module.named_buffers()))
+        own = [f"{name}.{key}" for key, _ in (*module.named_parameters(), *module.named_buffers())]
+        cut = any(key in self.cuts or key in self.quantized for key in own)
         if isinstance(module, CONVOLUTIONS):
             return not cut or (type(module) in _CONVOLVE and module.padding_mode == "zeros")
         return not cut or type(module) is nn.Linear or isinstance(module, NORMS)

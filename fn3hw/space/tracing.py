@@ -216,15 +216,16 @@ class _Walk:
         own = tuple(f"{name}.{key}" for key, _ in module.named_parameters())
         if module.groups == 1:
             self.flow.mix(value, operation=name, weight=f"{name}.weight", axis=1)
-        elif module.groups == module.in_channels == module.out_channels:
-            self.flow.carry(node.name, [value], operation=name, parameters=own)
+        elif module.in_channels == module.out_channels:
+            block = module.in_channels // module.groups
+            self.flow.carry(node.name, [value], operation=name, parameters=own, block=block)
             return
         else:
-            self.flow.pin(value, f"{name} is a grouped convolution")
+            self.flow.pin(value, f"the groups of {name} read and make different numbers of channels")
         slices = tuple(Slice(parameter, 0) for parameter in own)
         self.flow.make(node.name, module.out_channels, operation=name, kind="conv", slices=slices)
         if module.groups > 1:
-            self.flow.pin(node.name, f"{name} is a grouped convolution")
+            self.flow.pin(node.name, f"the groups of {name} read and make different numbers of channels")
 
     def _linear(self, node: fx.Node, module: nn.Linear, source: fx.Node) -> None:
         name, shape = str(node.target), shape_of(source)

@@ -6,10 +6,11 @@ import torch
 
 from fn3hw.errors import InputError
 from fn3hw.space import networks
-from fn3hw.space.nested import Nested, nest
+from fn3hw.space.nested import Bits, Nested, nest
+from fn3hw.space.quantizer import Schedule
 from fn3hw.training.datasets import Data
 from fn3hw.training.loading import load_data
-from fn3hw.training.recipe import Recipe
+from fn3hw.training.recipe import Quantization, Recipe
 
 
 def recipe_data(recipe: Recipe) -> Data:
@@ -36,7 +37,17 @@ def recipe_network(recipe: Recipe, data: Data) -> Nested:
             settings.name, n_classes=data.n_classes, input_shape=data.input_shape, **settings.options
         )
     example = torch.zeros(2, *data.input_shape)
-    return nest(module, example, settings.levels, keep=settings.keep, beta=settings.beta)
+    wanted = settings.bits or Quantization()
+    bits = Bits(schedule=Schedule(wanted.levels, wanted.full_precision), groups=wanted.groups)
+    return nest(
+        module,
+        example,
+        settings.levels,
+        keep=settings.keep,
+        beta=settings.beta,
+        one_layer_gate=settings.one_layer_gate,
+        bits=bits,
+    )
 
 
 def check_fits(net: Nested, data: Data) -> None:

@@ -1,4 +1,4 @@
-"""Data sets by name: digits, Fashion-MNIST, CIFAR and image folders. Nothing is downloaded, no pickle is read."""
+"""Data sets by name: digits, MNIST, Fashion-MNIST, CIFAR and image folders. Nothing is downloaded, no pickle is read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,12 @@ from fn3hw.training.datasets import Data, InMemory, Labels, hold_out
 
 Images = NDArray[np.uint8]
 
-FASHION_MNIST = (Path("/usr/share/datasets/fashion-mnist"), Path("data/fashion-mnist"), Path("data/FashionMNIST/raw"))
+PLACES = {
+    "mnist": (Path("data/mnist"), Path("data/MNIST/raw")),
+    "fashion-mnist": (
+        *(Path("/usr/share/datasets/fashion-mnist"), Path("data/fashion-mnist"), Path("data/FashionMNIST/raw")),
+    ),
+}
 """Where Debian's package puts the files, and where one's own copy or torchvision's would lie."""
 
 
@@ -53,14 +58,18 @@ def _digits(root: Path | None, search: int, seed: int) -> Data:
     return _in_memory("digits", (images[:1437], labels[:1437]), (images[1437:], labels[1437:]), min(search, 240), seed)
 
 
-def _fashion_mnist(root: Path | None, search: int, seed: int) -> Data:
-    folder = root or next((p for p in FASHION_MNIST if p.is_dir()), FASHION_MNIST[0])
-    parts = [_idx_pair(folder, prefix) for prefix in ("train", "t10k")]
-    return _in_memory("fashion-mnist", parts[0], parts[1], search, seed)
+def _idx(name: str, hint: str) -> Callable[[Path | None, int, int], Data]:
+    """MNIST and data sets in its format: four gzip files."""
+
+    def load(root: Path | None, search: int, seed: int) -> Data:
+        folder = root or next((p for p in PLACES[name] if p.is_dir()), PLACES[name][0])
+        parts = [_idx_pair(folder, prefix, hint) for prefix in ("train", "t10k")]
+        return _in_memory(name, parts[0], parts[1], search, seed)
+
+    return load
 
 
-def _idx_pair(folder: Path, prefix: str) -> tuple[Images, Labels]:
-    hint = "Install it (apt-get install dataset-fashion-mnist) or give the folder of its four .gz files as data.root."
+def _idx_pair(folder: Path, prefix: str, hint: str) -> tuple[Images, Labels]:
     images = _read_idx(folder / f"{prefix}-images-idx3-ubyte.gz", hint)
     labels = _read_idx(folder / f"{prefix}-labels-idx1-ubyte.gz", hint)
     if images.ndim != 3 or labels.shape != images.shape[:1] or not len(images):
@@ -149,7 +158,11 @@ def _folder(root: Path | None, search: int, seed: int) -> Data:
 
 _LOADERS: dict[str, Callable[[Path | None, int, int], Data]] = {
     "digits": _digits,
-    "fashion-mnist": _fashion_mnist,
+    "mnist": _idx("mnist", "Give the folder of its four .gz files as data.root."),
+    "fashion-mnist": _idx(
+        "fashion-mnist",
+        "Install it (apt-get install dataset-fashion-mnist) or give the folder of its four .gz files as data.root.",
+    ),
     "cifar10": _cifar(10),
     "cifar100": _cifar(100),
     "folder": _folder,

@@ -23,15 +23,17 @@ from torch import nn
 from torch.nn import functional as F
 
 from fn3hw.errors import InputError
+from fn3hw.space.files import only_writer
 from fn3hw.space.nested import Nested
 from fn3hw.training import checkpoint
 from fn3hw.training.build import check_fits
 from fn3hw.training.checkpoint import Position
 from fn3hw.training.datasets import Augment, Data
+from fn3hw.training.distributed import Ranks
 from fn3hw.training.optimising import learning_rate, make_optimiser
 from fn3hw.training.ordered import Pass, step_passes
 from fn3hw.training.recipe import Recipe
-from fn3hw.training.run import Run
+from fn3hw.training.run import WEIGHTS, Run
 from fn3hw.training.statistics import frozen_statistics, recompute_statistics
 
 PROGRESS_EVERY: Final = 10
@@ -97,6 +99,8 @@ def train(
 ) -> History:
     """Train a nested network by ordered dropout, in place; on a GPU where there is one. It comes back on the CPU.
 
+    Under ``torchrun`` the processes share each batch of the recipe's ``batch_size``; the first of them writes the run.
+
     Args:
         net: the network; its parameters are trained.
         data: what to train on.
@@ -111,24 +115,34 @@ def train(
     Raises:
         InputError: the data do not fit the network, the loss is not finite, or the disk is full. The last checkpoint is
             kept.
-        RunError: the run's checkpoint is damaged or of another training.
+        RunError: the run's checkpoint is damaged or of another training, or another program trains it.
     """
     check_fits(net, data)
     if run is not None and run.is_trained:
         net.load_state_dict(run.load_weights())
         net.eval()
         return [Epoch(**entry) for entry in run.history()]
-    with torch.random.fork_rng():
-        return Trainer(net, data, recipe, run, progress).run()
+    ranks = Ranks.join()
+    writes = run is not None and ranks.is_first
+    with torch.random.fork_rng(), only_writer(run.folder / WEIGHTS) if run and writes else nullcontext():
+        return Trainer(net, data, recipe, run, progress, ranks).run()
 
 
 class Trainer:
     """The state of one training. `train` is the way to use it; benchmarks call `step` alone."""
 
     def __init__(
-        self, net: Nested, data: Data, recipe: Recipe, run: Run | None, progress: Callable[[Progress], None] | None
+        self,
+        net: Nested,
+        data: Data,
+        recipe: Recipe,
+        run: Run | None,
+        progress: Callable[[Progress], None] | None,
+        ranks: Ranks | None = None,
     ) -> None:
-        self.net, self.data, self.recipe, self.folder, self.report = net, data, recipe, run, progress
+        self.net, self.data, self.recipe, self.folder = net, data, recipe, run
+        self.ranks = ranks or Ranks()
+        self.report = progress if self.ranks.is_first else None
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.bf16 = recipe.precision == "bf16" or (recipe.precision == "auto" and self.device.type == "cuda")
         self.net.to(self.device)
@@ -142,6 +156,7 @@ class Trainer:
     def run(self) -> History:
         """Train from the last checkpoint to the end."""
         torch.manual_seed(self.recipe.seed)
+        self.ranks.check_alike(self._digest())
         self._resume()
         self.started, self.steps_before = time.monotonic(), self._step_number()
         while self.position.epoch < self.recipe.epochs:
@@ -153,9 +168,10 @@ class Trainer:
             recompute_statistics(self.net, (self._placed(x) for x, _ in batches))
         self.net.eval()
         self.net.to("cpu")
-        if self.folder is not None:
+        if self.folder is not None and self.ranks.is_first:
             self.folder.save_weights(self.net.state_dict())
             checkpoint.remove(self.folder.folder)
+        self.ranks.wait()
         return [Epoch(**entry) for entry in self.position.history]
 
     def _epoch(self) -> None:
@@ -168,9 +184,11 @@ class Trainer:
         )
         for x, y in batches:
             self._set_learning_rate()
+            self._set_temperature()
             losses += self.step(x, y, self._step_number())
             position.batch += 1
             if position.batch % PROGRESS_EVERY == 0 or position.batch == self.steps_per_epoch:
+                losses = self.ranks.mean(losses)
                 position.loss_sum = float(losses)
                 self._look()
         self._finish_epoch()
@@ -186,7 +204,8 @@ class Trainer:
         Returns:
             The loss of the first pass.
         """
-        x, y = self._placed(x), y.to(self.device)
+        share = len(self.ranks.share(y)) / len(y)
+        x, y = self._placed(self.ranks.share(x)), self.ranks.share(y).to(self.device)
         sampling, teacher, first = self.recipe.sampling, None, None
         self.optimiser.zero_grad(set_to_none=True)
         for one in step_passes(self.net.space, sampling, seed=self.recipe.seed, step=number):
@@ -196,6 +215,7 @@ class Trainer:
             if one.is_full and sampling.distill:
                 teacher = logits.detach().softmax(dim=1)
             first = loss.detach() if first is None else first
+        self.ranks.average_gradients(self.net, share=share)
         if self.recipe.clip_gradient is not None:
             nn.utils.clip_grad_norm_(self.net.parameters(), self.recipe.clip_gradient)
         self.optimiser.step()
@@ -235,6 +255,7 @@ class Trainer:
     def _finish_epoch(self) -> None:
         position, recipe = self.position, self.recipe
         self._check_weights()
+        self.ranks.copy_from_first(self.net.buffers())
         passes = sum(1 for _ in step_passes(self.net.space, recipe.sampling, seed=recipe.seed, step=0))
         limit = recipe.evaluate
         epoch = Epoch(
@@ -247,11 +268,12 @@ class Trainer:
         )
         self.position = Position(epoch=position.epoch + 1, history=[*position.history, asdict(epoch)])
         self._save()
-        if self.folder is not None:
+        if self.folder is not None and self.ranks.is_first:
             self.folder.replace_history(self.position.history)
+        self.ranks.wait()
 
     def _save(self) -> None:
-        if self.folder is None:
+        if self.folder is None or not self.ranks.is_first:
             return
         now, position = time.monotonic(), self.position
         if position.batch:
@@ -265,11 +287,12 @@ class Trainer:
             return
         found = checkpoint.load(self.folder.folder, self.net, self.optimiser, digest=self._digest())
         self.position = found or Position()
-        self.folder.replace_history(self.position.history)
+        if self.ranks.is_first:
+            self.folder.replace_history(self.position.history)
 
     def _digest(self) -> str:
         """Of all that the result of the training depends on, but for the code."""
-        recipe = self.recipe.model_dump(mode="json", exclude={"checkpoint_minutes"})
+        recipe = self.recipe.model_dump(mode="json", exclude={"checkpoint_minutes"}, exclude_none=True)
         data = [self.data.name, self.data.input_shape, self.data.n_classes, len(self.data.split("train"))]
         return hashlib.sha256(json.dumps([recipe, data, self.net.space.digest]).encode()).hexdigest()
 
@@ -279,6 +302,14 @@ class Trainer:
     def _set_learning_rate(self) -> None:
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(self.recipe, self._step_number(), self.steps_per_epoch)
+
+    def _set_temperature(self) -> None:
+        """Soft steps harden as training goes on (Yang et al., Quantization Networks, 2019, sec. 3.2)."""
+        bits = self.recipe.network.bits
+        if bits is not None and bits.soft is not None:
+            done = (self._step_number() + 1) / (self.recipe.epochs * self.steps_per_epoch)
+            for _, quantizer in self.net.quantizers.values():
+                quantizer.temperature = done * bits.soft
 
     def _last_accuracy(self) -> float | None:
         return self.position.history[-1]["accuracy"] if self.position.history else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,9 +12,12 @@ from fn3hw.training.recipe import Recipe
 
 
 def make_optimiser(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimiser over all trainable parameters."""
-    parameters = [p for p in net.parameters() if p.requires_grad]
+    """The recipe's optimiser over all trainable parameters; weight decay leaves step sizes of quantizers alone."""
+    trainable = [p for p in net.parameters() if p.requires_grad]
     rate, decay = recipe.learning_rate, recipe.weight_decay
+    parameters: list[dict[str, Any]] = [{"params": [p for p in trainable if p.dim()]}]
+    if scalars := [p for p in trainable if not p.dim()]:
+        parameters.append({"params": scalars, "weight_decay": 0.0})
     if recipe.optimiser == "adamw":
         return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay, fused=True)
     if recipe.optimiser == "adam":
@@ -39,5 +43,7 @@ def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
     if recipe.schedule == "constant":
         return recipe.learning_rate
     if recipe.schedule == "step":
-        return recipe.learning_rate * recipe.step_factor ** (step // steps_per_epoch // recipe.step_epochs)
+        epoch = step // steps_per_epoch
+        times = sum(epoch >= at for at in recipe.step_at) if recipe.step_at else epoch // recipe.step_epochs
+        return recipe.learning_rate * recipe.step_factor**times
     return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, total - warm_up)))

@@ -20,6 +20,23 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+class Quantization(_Section):
+    """How weights are quantized at level ``bit`` (paper, sec. 2.4 and 5).
+
+    Attributes:
+        levels: the positive levels in the order in which blocks add them; the paper's are 1, 2, 4, 8.
+        full_precision: a last block on top of them, with which weights are not quantized at all.
+        groups: number of quantizers, each for a run of consecutive layers; absent: one per layer.
+        soft: temperature of sigmoid steps at the end of training, to which it rises linearly from none; absent: hard
+            steps with a straight-through gradient.
+    """
+
+    levels: tuple[int, ...] = (1, 2, 4, 8)
+    full_precision: bool = False
+    groups: int | None = Field(None, ge=1)
+    soft: float | None = Field(None, gt=0)
+
+
 class Network(_Section):
     """What is trained: a reference network by name, its options, and where it is gated.
 
@@ -29,6 +46,8 @@ class Network(_Section):
         levels: the levels to gate.
         keep: per level the share of blocks that every subnet keeps.
         beta: scale kept blocks by their keep probability in evaluation (paper, sec. 2.2).
+        one_layer_gate: all residual branches form one gate; otherwise those of each residual stream do.
+        bits: how weights are quantized, where ``levels`` has ``bit``.
     """
 
     name: str
@@ -36,6 +55,14 @@ class Network(_Section):
     levels: tuple[Level, ...] = Field(("channel", "layer"), min_length=1)
     keep: dict[Level, Share] = {}
     beta: bool = False
+    one_layer_gate: bool = False
+    bits: Quantization | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.bits is not None and "bit" not in self.levels:
+            raise ValueError('bits are for level "bit", which levels does not have')
+        return self
 
 
 class DataSet(_Section):
@@ -99,7 +126,8 @@ class Recipe(_Section):
         learning_rate: its peak.
         momentum: of SGD.
         weight_decay: on all parameters.
-        schedule: ``cosine`` to zero, ``step``: scaled by ``step_factor`` every ``step_epochs`` epochs, or ``constant``.
+        schedule: ``cosine`` to zero, ``step``: scaled by ``step_factor`` every ``step_epochs`` epochs, or before the epochs
+            in ``step_at``, or ``constant``.
         warm_up: epochs of linear warm-up.
         label_smoothing: in [0, 1).
         clip_gradient: largest norm of a step's gradient; not limited where absent.
@@ -120,6 +148,7 @@ class Recipe(_Section):
     weight_decay: float = Field(1e-4, ge=0)
     schedule: Literal["cosine", "step", "constant"] = "cosine"
     step_epochs: int = Field(10, ge=1)
+    step_at: tuple[int, ...] = ()
     step_factor: float = Field(0.1, gt=0, le=1)
     warm_up: float = Field(0.0, ge=0)
     label_smoothing: float = Field(0.0, ge=0, lt=1)
@@ -191,9 +220,11 @@ class Recipe(_Section):
 
 
 def packaged_recipes() -> list[str]:
-    """Names of the recipes that come with fn3hw."""
+    """Names of the recipes that come with fn3hw; those of the paper's experiments are called ``paper/...``."""
     folder = resources.files(__package__) / "recipes"
-    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+    groups = [("", folder), ("paper/", folder / "paper")]
+    found = [prefix + entry.name for prefix, group in groups for entry in group.iterdir()]
+    return sorted(name.removesuffix(".toml") for name in found if name.endswith(".toml"))
 
 
 _SECTIONS: dict[str, type[_Section]] = {"network": Network, "data": DataSet, "sampling": Sampling}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +9,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx import TensorProto
 
 from fn3hw.deploy import Supernet, export
 from fn3hw.deploy.runtime import open_session
+from fn3hw.deploy.supernet import Parameter
 from fn3hw.errors import InputError, RunError
-from fn3hw.space import Gate, SearchSpace, nest
-from tests.networks import IMAGE, Zoo, images, randomise, subnets, zoo, zoo_supernet
+from fn3hw.space import Bits, Gate, Nested, Schedule, SearchSpace, Subnet, nest
+from tests.networks import IMAGE, Zoo, images, randomise, resnext, resnext_supernet, subnets, zoo, zoo_supernet
 
 
 @settings(deadline=None, max_examples=40)
@@ -36,19 +39,82 @@ def test_architecture_depends_on_shapes_and_space_but_not_on_weights() -> None:
     assert one.architecture != narrower.architecture
 
 
+@settings(deadline=None, max_examples=25)
+@given(st.data())
+def test_masked_paths_equal_the_sliced_file(data: st.DataObject) -> None:
+    net, supernet, x = resnext(), resnext_supernet(), images()
+    subnet = data.draw(subnets(net.space))
+    with torch.no_grad(), net.active(subnet, sliced=False):
+        masked = net(torch.from_numpy(x)).numpy()
+    model = supernet.slice(subnet)
+    (output,) = open_session(model).run(None, {"input": x})
+    assert np.abs(output - masked).max() <= 1e-4 * np.abs(masked).max()
+    weights = {t.name: t for t in model.graph.initializer}
+    for gate, count in subnet.counts.items():
+        grouped = gate.replace("reduce", "paths") + ".weight"
+        assert supernet.space[gate].level == "layer" or grouped not in weights or weights[grouped].dims[0] % count == 0
+
+
+@cache
+def quantized() -> tuple[Nested, Supernet]:
+    bits = Bits(schedule=Schedule(full_precision=True), groups=4)
+    net = nest(randomise(Zoo()), torch.zeros(2, *IMAGE), ("bit", "channel", "layer"), bits=bits).eval()
+    return net, export(net)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.data())
+def test_masked_quantized_forward_equals_the_file_of_integers(data: st.DataObject) -> None:
+    (net, supernet), x = quantized(), images()
+    subnet = data.draw(subnets(net.space))
+    with torch.no_grad(), net.active(subnet, sliced=False):
+        masked = net(torch.from_numpy(x)).numpy()
+    model = supernet.slice(subnet)
+    (output,) = open_session(model).run(None, {"input": x})
+    assert np.abs(output - masked).max() <= 1e-4 * max(np.abs(masked).max(), 1e-3)
+    kinds = {t.name: t.data_type for t in model.graph.initializer}
+    for gate in (gate for gate in supernet.space if gate.level == "bit"):
+        blocks = subnet.blocks(gate.name)
+        for name, quantizer in supernet.quantizers.items():
+            if quantizer.gate == gate.name and quantizer.is_float(blocks):
+                assert kinds.get(name, TensorProto.FLOAT) == TensorProto.FLOAT
+            elif quantizer.gate == gate.name:
+                assert name not in kinds
+                assert kinds.get(f"{name}/integers", TensorProto.INT8) in (
+                    TensorProto.INT2, TensorProto.INT4, TensorProto.INT8,
+                )  # fmt: skip
+
+
+def test_fewer_bits_make_a_smaller_file() -> None:
+    _, supernet = quantized()
+    bits = [gate.name for gate in supernet.space if gate.level == "bit"]
+    sizes = [
+        supernet.slice(supernet.space.from_counts(dict.fromkeys(bits, count))).ByteSize() for count in (1, 3, 4, 5)
+    ]
+    assert sizes == sorted(sizes) and len(set(sizes)) == 4
+
+
 @settings(deadline=None, max_examples=20)
 @given(st.data())
 def test_the_bytes_of_a_subnet_follow_from_its_counts(data: st.DataObject) -> None:
-    supernet = zoo_supernet()
-    subnet = data.draw(subnets(supernet.space))
+    supernet = data.draw(st.sampled_from((zoo_supernet(), resnext_supernet(), quantized()[1])))
+    subnet = supernet.space.random(np.random.default_rng(data.draw(st.integers(0, 2**32 - 1))), prefix=True)
     kept = {name: set(subnet.blocks(name)) for name in subnet.counts}
     expected = sum(
-        p.fixed_bytes * int(np.prod([subnet.counts[g] for g in p.gates]))
+        -(-p.fixed_bytes * int(np.prod([subnet.counts[g] for g in p.gates])) * bits_of(p, subnet) // 32)
         for p in supernet.parameters()
         if all(block in kept[gate] for gate, block in p.branches)
     )
     model = supernet.slice(subnet)
-    assert sum(onnx.numpy_helper.to_array(t).nbytes for t in model.graph.initializer) == expected
+    scalars = [t for t in model.graph.initializer if t.name.endswith("/step")]
+    assert sum(len(t.raw_data) for t in model.graph.initializer) - 4 * len(scalars) == expected
+
+
+def bits_of(parameter: Parameter, subnet: Subnet) -> int:
+    if parameter.precision is None:
+        return 32
+    gate, bits = parameter.precision
+    return bits[subnet.counts[gate] - 1]
 
 
 def test_a_sliced_file_is_really_smaller_and_has_no_gates() -> None:

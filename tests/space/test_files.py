@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fn3hw.errors import InputError
-from fn3hw.space.files import append_line, sha256, write_bytes, write_text
+from fn3hw.errors import InputError, RunError
+from fn3hw.space.files import append_line, only_writer, sha256, write_bytes, write_text
 
 
 def test_a_write_replaces_the_whole_file(tmp_path: Path) -> None:
@@ -31,6 +31,17 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
             write_text(path, "new")
     assert "df -h" in caught.value.hint
     assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_only_one_program_writes_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with only_writer(path):
+        with pytest.raises(RunError, match=f"process {os.getpid()} writes to it"), only_writer(path):
+            raise AssertionError("not reached")
+        with only_writer(tmp_path / "other"):
+            pass
+    with only_writer(path):
+        assert not path.exists()
 
 
 def test_a_folder_that_cannot_be_made_is_an_input_error(tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from fn3hw.errors import InputError, TraceError, UnknownName
-from fn3hw.space import nest
+from fn3hw.space import Bits, Nested, nest
 from fn3hw.space.networks import MLP, build
-from tests.networks import IMAGE, Zoo, images, randomise, subnets, zoo
+from tests.networks import IMAGE, Zoo, images, randomise, resnext, subnets, zoo
 
 
 def test_gates_of_the_zoo() -> None:
@@ -30,6 +30,34 @@ def test_outside_of_a_context_the_network_is_the_users() -> None:
     module = randomise(Zoo()).eval()
     x = torch.from_numpy(images())
     assert torch.equal(nest(module, x, ("channel",))(x), module(x))
+
+
+def test_the_groups_of_a_grouped_convolution_are_paths() -> None:
+    found = [(gate.name, gate.level, gate.size) for gate in resnext().space if gate.level == "path"]
+    assert found == [(f"blocks.{i}.reduce.0", "path", 4) for i in range(3)]
+    squeezed = build("torchvision/regnet_y_400mf", n_classes=4, input_shape=(3, 32, 32))
+    space = nest(squeezed, torch.zeros(2, 3, 32, 32), ("path",)).space
+    sizes = {module.groups for module in squeezed.modules() if isinstance(module, nn.Conv2d)} - {1}
+    assert {gate.size for gate in space} == sizes
+
+
+def test_groups_that_change_the_number_of_channels_are_left_whole() -> None:
+    module = nn.Sequential(nn.Conv2d(1, 8, 1), nn.Conv2d(8, 16, 3, groups=4), nn.Conv2d(16, 6, 1), nn.Conv2d(6, 5, 1))
+    net = nest(nn.Sequential(*module, nn.AdaptiveAvgPool2d(1), nn.Flatten()), torch.zeros(2, *IMAGE), ("channel",))
+    assert [gate.name for gate in net.space] == ["2"]
+    assert sum("different numbers of channels" in item.reason for item in net.report) == 2
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.data())
+def test_sliced_paths_equal_masked_ones(data: st.DataObject) -> None:
+    net, x = resnext(), torch.from_numpy(images())
+    subnet = net.space.random(np.random.default_rng(data.draw(st.integers(0, 2**32 - 1))), prefix=True)
+    with torch.no_grad(), net.active(subnet, sliced=False):
+        masked = net(x)
+    with torch.no_grad(), net.active(subnet):
+        sliced = net(x)
+    assert torch.allclose(sliced, masked, rtol=1e-4, atol=1e-4 * float(masked.abs().max()))
 
 
 @settings(deadline=None, max_examples=25)
@@ -88,6 +116,60 @@ def test_a_context_restores_what_was_active_before(data: st.DataObject) -> None:
                 raise RuntimeError("stop")
             assert torch.equal(net(x), before)
         assert torch.equal(net(x), full)
+
+
+def bit_zoo() -> Nested:
+    return nest(randomise(Zoo()), torch.zeros(2, *IMAGE), ("bit", "channel", "layer"), bits=Bits(groups=3)).eval()
+
+
+def test_every_layer_with_weights_has_a_quantizer() -> None:
+    module = randomise(Zoo())
+    layers = [name for name, m in module.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+    net = nest(module, torch.zeros(2, *IMAGE), ("bit",))
+    assert sorted(net.quantizers) == sorted(f"{layer}.weight" for layer in layers)
+    assert {gate.name: gate.size for gate in net.space} == {f"{layer}.bits": 4 for layer in layers}
+    grouped = bit_zoo()
+    assert sorted(grouped.quantizers) == sorted(net.quantizers)
+    assert sum(gate.level == "bit" for gate in grouped.space) == 3
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.data())
+def test_quantized_networks_run_sliced_as_masked_and_as_with_weights_replaced(data: st.DataObject) -> None:
+    net, x = bit_zoo(), torch.from_numpy(images())
+    subnet = net.space.random(np.random.default_rng(data.draw(st.integers(0, 2**32 - 1))), prefix=True)
+    with torch.no_grad(), net.active(subnet, sliced=False):
+        masked = net(x)
+    with torch.no_grad(), net.active(subnet):
+        sliced = net(x)
+    with torch.no_grad():
+        for name, (gate, quantizer) in net.quantizers.items():
+            weight = net.module.get_parameter(name)
+            weight.copy_(quantizer(weight, subnet.blocks(gate)))
+        with net.active(subnet, sliced=False), net.unquantized():
+            replaced = net(x)
+    for other in (sliced, replaced):
+        assert torch.allclose(other, masked, rtol=1e-3, atol=1e-3 * float(masked.abs().max()))
+
+
+def test_quantizers_learn_are_kept_and_restored() -> None:
+    net = bit_zoo().train()
+    before = step_sizes(net)
+    optimiser = torch.optim.SGD(net.parameters(), lr=0.1)
+    two_steps = {gate.name: 2 for gate in net.space if gate.level == "bit"}
+    with net.active(net.space.from_counts(two_steps)):
+        F.cross_entropy(net(torch.from_numpy(images(8))), torch.arange(8) % 5).backward()
+    optimiser.step()
+    steps = step_sizes(net)
+    assert all(steps[name] != before[name] for name in steps)
+    other, twin = bit_zoo(), copy.deepcopy(net)
+    other.load_state_dict(net.state_dict())
+    for restored in (other, twin):
+        assert step_sizes(restored) == steps
+
+
+def step_sizes(net: Nested) -> dict[str, float]:
+    return {name: quantizer.step.item() for name, (_, quantizer) in net.quantizers.items()}
 
 
 def test_removed_blocks_have_no_influence() -> None:

@@ -81,7 +81,7 @@ def test_fashion_mnist_is_found_in_the_working_directory(tmp_path: Path, monkeyp
     (tmp_path / "data/fashion-mnist").mkdir(parents=True)
     make_fashion_mnist(tmp_path / "data/fashion-mnist")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(loading, "FASHION_MNIST", (tmp_path / "nowhere", *loading.FASHION_MNIST[1:]))
+    monkeypatch.setitem(loading.PLACES, "fashion-mnist", (tmp_path / "nowhere", *loading.PLACES["fashion-mnist"][1:]))
     assert len(load_data("fashion-mnist", search=5).split("test")) == 12
 
 
@@ -163,7 +163,7 @@ def test_an_unknown_name_names_the_nearest() -> None:
 
 
 def test_the_installed_fashion_mnist() -> None:
-    if not loading.FASHION_MNIST[0].is_dir():
+    if not loading.PLACES["fashion-mnist"][0].is_dir():
         pytest.skip("dataset-fashion-mnist is not installed")
     data: Data = load_data("fashion-mnist", search=4000)
     assert [len(data.split(s)) for s in ("train", "search", "test")] == [56000, 4000, 10000]

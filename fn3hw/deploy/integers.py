@@ -1,0 +1,152 @@
+"""Quantized weights as what they are: integers in the file, in the narrowest type that ONNX has for their levels.
+
+The supernet is exported with its weights in fp32, and a list of its quantizers in the model's metadata. A subnet's file
+holds the integers that the kept steps add up to, and a `DequantizeLinear` with the step size as scale in front of the
+layer; with the block of full precision kept, a layer's weights stay as they are.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from fn3hw.deploy.runtime import FloatArray
+from fn3hw.errors import InputError
+from fn3hw.space.quantizer import Schedule
+
+METADATA = "fn3hw.quantizers"
+_TYPES = ((1, TensorProto.INT2, 2), (7, TensorProto.INT4, 4), (127, TensorProto.INT8, 8))
+"""Largest level, ONNX type, and bits per weight."""
+_OPSETS = {TensorProto.INT2: (25, 13), TensorProto.INT4: (21, 10), TensorProto.INT8: (13, 7)}
+"""The first opset, and the IR version with it, in which `DequantizeLinear` takes a type."""
+
+@dataclass(frozen=True)
+class WeightQuantizer:
+    """What is needed to quantize weights without torch; see `fn3hw.space.quantizer.Quantizer`.
+
+    Args:
+        gate: its bit gate.
+        schedule: the levels.
+        step: step size, 1/τ.
+        weights: the initializers that it quantizes.
+    """
+
+    gate: str
+    schedule: Schedule
+    step: float
+    weights: tuple[str, ...]
+
+    def is_float(self, blocks: Collection[int]) -> bool:
+        """Whether the weights are fp32 with these blocks kept."""
+        return self.schedule.is_float(blocks)
+
+    def integers(self, weight: FloatArray, blocks: Collection[int]) -> NDArray[np.int8]:
+        """Weights of any shape to the levels that the blocks with these indices add up to."""
+        kept = [height * (block in blocks) for block, height in enumerate(self.schedule.heights)]
+        levels = np.concatenate([[0], np.cumsum(kept)]).astype(np.int8)
+        scaled = weight / np.float32(self.step)
+        reached = np.searchsorted(np.array(self.schedule.thresholds, dtype=np.float32), np.abs(scaled), side="left")
+        return np.asarray(levels[reached] * np.sign(scaled).astype(np.int8), dtype=np.int8)
+
+    def values(self, weight: FloatArray, blocks: Collection[int]) -> FloatArray:
+        """The weights as they compute: integers times the step size, or fp32."""
+        step = np.float32(self.step)
+        every = range(len(self.schedule.levels))
+        if not self.is_float(blocks):
+            return np.asarray(self.integers(weight, blocks) * step, dtype=np.float32)
+        if all(block in blocks for block in every):
+            return weight
+        kept, whole = self.integers(weight, blocks), self.integers(weight, every)
+        return np.asarray(weight + (kept.astype(np.float32) - whole.astype(np.float32)) * step, dtype=np.float32)
+
+    def packed(
+        self, name: str, weight: FloatArray, blocks: Collection[int]
+    ) -> tuple[list[onnx.TensorProto], onnx.NodeProto]:
+        """The initializers that hold the quantized weight ``name``, and the node that gives its values."""
+        kind, bits = _type(self.schedule.largest(blocks))
+        integers = self.integers(weight, blocks)
+        stored, scale = f"{name}/integers", f"{name}/step"
+        tensors = [
+            helper.make_tensor(stored, kind, integers.shape, _pack(integers, bits), raw=True),
+            numpy_helper.from_array(np.array(self.step, dtype=np.float32), scale),
+        ]
+        return tensors, helper.make_node("DequantizeLinear", [stored, scale], [name], name=f"{name}/dequantize")
+
+    def bits(self, blocks: Collection[int]) -> int:
+        """Bits per weight in the file."""
+        return 32 if self.is_float(blocks) else _type(self.schedule.largest(blocks))[1]
+
+
+def write_quantizers(model: onnx.ModelProto, quantizers: Iterable[WeightQuantizer]) -> None:
+    """Note a supernet's quantizers in its metadata."""
+    listed = [
+        {
+            "gate": one.gate,
+            "levels": list(one.schedule.levels),
+            "full_precision": one.schedule.full_precision,
+            "step": one.step,
+            "weights": list(one.weights),
+        }
+        for one in quantizers
+    ]
+    if listed:
+        helper.set_model_props(model, {METADATA: json.dumps(listed)})
+
+
+def read_quantizers(model: onnx.ModelProto) -> tuple[WeightQuantizer, ...]:
+    """The quantizers that `write_quantizers` noted.
+
+    Raises:
+        InputError: they are damaged.
+    """
+    text = next((entry.value for entry in model.metadata_props if entry.key == METADATA), "[]")
+    try:
+        return tuple(
+            WeightQuantizer(
+                entry["gate"],
+                Schedule(tuple(entry["levels"]), bool(entry["full_precision"])),
+                float(entry["step"]),
+                tuple(entry["weights"]),
+            )
+            for entry in json.loads(text)
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"The quantizers in the supernet's metadata are damaged: {error}.") from error
+
+
+def raise_opset(model: onnx.ModelProto) -> None:
+    """Lift a model to the opset that its integer types need."""
+    kinds = {tensor.data_type for tensor in model.graph.initializer} & _OPSETS.keys()
+    if any(node.op_type == "DequantizeLinear" for node in model.graph.node):
+        opset, ir_version = max(_OPSETS[kind] for kind in kinds)
+        for entry in model.opset_import:
+            if entry.domain in ("", "ai.onnx"):
+                entry.version = max(entry.version, opset)
+        model.ir_version = max(model.ir_version, ir_version)
+
+
+def without_step_sizes(model: onnx.ModelProto) -> None:
+    """Drop from the metadata what training decides; how the network is built stays."""
+    for entry in model.metadata_props:
+        if entry.key == METADATA:
+            entry.value = json.dumps([{k: v for k, v in one.items() if k != "step"} for one in json.loads(entry.value)])
+
+
+def _type(largest: int) -> tuple[Any, int]:
+    return next((kind, bits) for limit, kind, bits in _TYPES if largest <= limit)
+
+
+def _pack(integers: NDArray[np.int8], bits: int) -> bytes:
+    """Several entries per byte, the first in the lowest bits, as the ONNX format has it."""
+    flat = integers.view(np.uint8).ravel() & (2**bits - 1)
+    per_byte = 8 // bits
+    rows = np.concatenate([flat, np.zeros(-len(flat) % per_byte, dtype=np.uint8)]).reshape(-1, per_byte)
+    shifted = rows.astype(np.uint8) << (bits * np.arange(per_byte, dtype=np.uint8))
+    return bytes(np.bitwise_or.reduce(shifted, axis=1))
