@@ -38,8 +38,8 @@ def check_budget(latency_ms: float | None, peak_mib: float | None, size_mib: flo
 
 
 def document(point: Point) -> dict[str, Any]:
-    """A point as JSON, its counts included."""
-    return {**point.to_json(), "counts": point.counts}
+    """A point as JSON, with its counts and the limit that binds."""
+    return {**point.to_json(), "counts": point.counts, "binding": point.binding}
 
 
 def describe(point: Point) -> str:
@@ -48,4 +48,5 @@ def describe(point: Point) -> str:
         f"subnet {point.subnet.id}\n"
         f"predicted {point.latency_ms:.3f} ms (at most {point.latency_ms_high:.3f}), peak {point.peak_mib:.1f} MiB, "
         f"file {point.size_mib:.3f} MiB, accuracy {point.accuracy:.2f}% on the search split"
+        + (f"; the limit that binds is {point.binding}" if len(point.budget.limits) > 1 else "")
     )

@@ -6,7 +6,9 @@ file, so that each subnet can be given its statistics: exactly, by a pass of dat
 or in closed form from moments collected once (`Moments`). Nothing after the export needs torch.
 """
 
+from fn3hw.deploy.activations import Ranges, activation_ranges
 from fn3hw.deploy.export import export
+from fn3hw.deploy.finish import calibrated, finish
 from fn3hw.deploy.materialize import as_supernet, materialize
 from fn3hw.deploy.moments import Moments
 from fn3hw.deploy.parity import Parity, check_parity, compare_outputs
@@ -17,12 +19,16 @@ __all__ = [
     "Moments",
     "Parameter",
     "Parity",
+    "Ranges",
     "Statistics",
     "Supernet",
+    "activation_ranges",
     "as_supernet",
+    "calibrated",
     "check_parity",
     "compare_outputs",
     "export",
+    "finish",
     "materialize",
     "recalibrate",
 ]

@@ -1,8 +1,8 @@
 """Quantized weights as what they are: integers in the file, in the narrowest type that ONNX has for their levels.
 
 The supernet is exported with its weights in fp32, and a list of its quantizers in the model's metadata. A subnet's file
-holds the integers that the kept steps add up to, and a `DequantizeLinear` with the step size as scale in front of the
-layer; with the block of full precision kept, a layer's weights stay as they are.
+holds the integers that the kept steps add up to, packed, and dequantizes them in front of the layer; with the block of
+full precision kept, a layer's weights stay as they are.
 """
 
 from __future__ import annotations
@@ -24,8 +24,13 @@ from fn3hw.space.quantizer import Schedule
 METADATA = "fn3hw.quantizers"
 _TYPES = ((1, TensorProto.INT2, 2), (7, TensorProto.INT4, 4), (127, TensorProto.INT8, 8))
 """Largest level, ONNX type, and bits per weight."""
-_OPSETS = {TensorProto.INT2: (25, 13), TensorProto.INT4: (21, 10), TensorProto.INT8: (13, 7)}
-"""The first opset, and the IR version with it, in which `DequantizeLinear` takes a type."""
+_OPSETS = {
+    TensorProto.INT2: (25, 13),
+    TensorProto.INT4: (21, 10),
+    TensorProto.UINT4: (21, 10),
+    TensorProto.INT8: (13, 7),
+}
+"""The first opset that has a type, with its IR version."""
 
 @dataclass(frozen=True)
 class WeightQuantizer:
@@ -66,22 +71,57 @@ class WeightQuantizer:
         kept, whole = self.integers(weight, blocks), self.integers(weight, every)
         return np.asarray(weight + (kept.astype(np.float32) - whole.astype(np.float32)) * step, dtype=np.float32)
 
-    def packed(
-        self, name: str, weight: FloatArray, blocks: Collection[int]
-    ) -> tuple[list[onnx.TensorProto], onnx.NodeProto]:
-        """The initializers that hold the quantized weight ``name``, and the node that gives its values."""
-        kind, bits = _type(self.schedule.largest(blocks))
-        integers = self.integers(weight, blocks)
-        stored, scale = f"{name}/integers", f"{name}/step"
-        tensors = [
-            helper.make_tensor(stored, kind, integers.shape, _pack(integers, bits), raw=True),
-            numpy_helper.from_array(np.array(self.step, dtype=np.float32), scale),
-        ]
-        return tensors, helper.make_node("DequantizeLinear", [stored, scale], [name], name=f"{name}/dequantize")
+    def levels(self, blocks: Collection[int]) -> tuple[int, ...]:
+        """The integers that the blocks with these indices can add up to, ascending."""
+        positive = np.unique(np.cumsum([h * (block in blocks) for block, h in enumerate(self.schedule.heights)]))
+        magnitudes = [int(level) for level in positive if level]
+        return (*(-m for m in reversed(magnitudes)), 0, *magnitudes)
 
     def bits(self, blocks: Collection[int]) -> int:
         """Bits per weight in the file."""
-        return 32 if self.is_float(blocks) else _type(self.schedule.largest(blocks))[1]
+        return 32 if self.is_float(blocks) else _storage(self.levels(blocks))[1]
+
+
+@dataclass(frozen=True)
+class IntegerWeight:
+    """A weight of a file as integers times a scale.
+
+    Args:
+        values: int8, of the weight's shape.
+        levels: what they can be, ascending.
+        scale: float32, one number or one per entry along ``axis``.
+        axis: the axis of the scale.
+    """
+
+    values: NDArray[np.int8]
+    levels: tuple[int, ...]
+    scale: NDArray[np.float32]
+    axis: int = 0
+
+    def written(self, name: str) -> tuple[list[onnx.TensorProto], list[onnx.NodeProto]]:
+        """The initializers that hold the weight ``name``, and the nodes that give its values.
+
+        ONNX Runtime unpacks the integers once, when it opens the file.
+        """
+        kind, bits = _storage(self.levels)
+        packed, integers, scale = f"{name}/packed", f"{name}/integers", f"{name}/scale"
+        tensors = [numpy_helper.from_array(self.scale, scale)]
+        nodes: list[onnx.NodeProto] = []
+        if kind == TensorProto.UINT4:
+            # More levels than a 4-bit integer has, but no more than 16: the file holds their numbers.
+            codes = np.searchsorted(self.levels, self.values).astype(np.int8)
+            tensors.append(helper.make_tensor(packed, kind, codes.shape, _pack(codes, bits), raw=True))
+            tensors.append(numpy_helper.from_array(np.array(self.levels, dtype=np.int8), f"{name}/levels"))
+            nodes.append(_node("Cast", [packed], f"{name}/codes", to=TensorProto.INT32))
+            nodes.append(_node("Gather", [f"{name}/levels", f"{name}/codes"], integers))
+        elif kind == TensorProto.INT8:
+            tensors.append(numpy_helper.from_array(self.values, integers))
+        else:
+            tensors.append(helper.make_tensor(packed, kind, self.values.shape, _pack(self.values, bits), raw=True))
+            nodes.append(_node("Cast", [packed], integers, to=TensorProto.INT8))
+        attributes = {"axis": self.axis} if self.scale.ndim else {}
+        nodes.append(_node("DequantizeLinear", [integers, scale], name, **attributes))
+        return tensors, nodes
 
 
 def write_quantizers(model: onnx.ModelProto, quantizers: Iterable[WeightQuantizer]) -> None:
@@ -139,8 +179,16 @@ def without_step_sizes(model: onnx.ModelProto) -> None:
             entry.value = json.dumps([{k: v for k, v in one.items() if k != "step"} for one in json.loads(entry.value)])
 
 
-def _type(largest: int) -> tuple[Any, int]:
+def _storage(levels: tuple[int, ...]) -> tuple[Any, int]:
+    """The narrowest ONNX type for a set of levels, and its bits."""
+    largest = levels[-1]
+    if largest > 7 and len(levels) <= 16:
+        return TensorProto.UINT4, 4
     return next((kind, bits) for limit, kind, bits in _TYPES if largest <= limit)
+
+
+def _node(operator: str, inputs: list[str], output: str, **attributes: int) -> onnx.NodeProto:
+    return helper.make_node(operator, inputs, [output], name=f"{output}/{operator}", **attributes)
 
 
 def _pack(integers: NDArray[np.int8], bits: int) -> bytes:

@@ -14,9 +14,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from fn3hw.deploy.activations import IntegerForm, Ranges, border_nodes, nominal_ranges
 from fn3hw.deploy.graph import Array, Graph, attribute, resolve
-from fn3hw.deploy.integers import raise_opset, read_quantizers, without_step_sizes
-from fn3hw.deploy.runtime import FloatArray
+from fn3hw.deploy.integers import IntegerWeight, raise_opset, read_quantizers, without_step_sizes
 from fn3hw.errors import InputError, RunError
 from fn3hw.space.files import sha256, write_bytes, write_text
 from fn3hw.space.subnet import SearchSpace, Subnet
@@ -100,12 +100,16 @@ class Supernet:
         """Per node the gates that decide its shape (``"NAME"``) and the branches that it belongs to (``"NAME[M]"``)."""
         found: dict[str, tuple[str, ...]] = {}
         units = self.graph.units()
+        if self.quantizers:
+            found |= dict.fromkeys(border_nodes(self.graph.input), ())
         for node in self.graph.nodes:
             own = units[node.name]
             for name in (name for name in node.input if name in self.quantizers):
                 own = (*own, self.quantizers[name].gate)
-                found[f"{name}/dequantize"] = own
+                found[f"{name}/DequantizeLinear"] = own
             found[node.name] = own
+            if self.quantizers:
+                found |= dict.fromkeys(border_nodes(node.output[0]), own)
         return found
 
     def parameters(self) -> list[Parameter]:
@@ -135,7 +139,9 @@ class Supernet:
             found.append(Parameter(name, size, owners, tuple(split_branch(text) for text in branches), precision))
         return found
 
-    def slice(self, subnet: Subnet, statistics: Statistics | None = None) -> onnx.ModelProto:
+    def slice(
+        self, subnet: Subnet, statistics: Statistics | None = None, *, ranges: Ranges | None = None
+    ) -> onnx.ModelProto:
         """The subnet as an ONNX model of its own, without what a zero gate makes dead.
 
         Node names stay those of the supernet. Batch norm is left as nodes, which ONNX Runtime folds into the
@@ -144,11 +150,20 @@ class Supernet:
         Args:
             subnet: which blocks are kept.
             statistics: mean and variance for batch-norm nodes, in the subnet's widths; others keep the supernet's.
+            ranges: of the activations (`fn3hw.deploy.activation_ranges`): quantized layers then compute on integers.
 
         Raises:
-            InputError: the subnet is of another space, or statistics do not fit its widths.
+            InputError: the subnet is of another space, or statistics or ranges do not fit it.
         """
-        return _Slicer(self, subnet, statistics or {}).model()
+        return _Slicer(self, subnet, statistics or {}).model(ranges)
+
+    def deployed(self, subnet: Subnet) -> onnx.ModelProto:
+        """The subnet as it runs on a device, to measure time and memory with; not for its outputs.
+
+        Batch norm is the supernet's, and where weights are integers, ranges of activations are nominal ones.
+        """
+        model = self.slice(subnet)
+        return self.slice(subnet, ranges=nominal_ranges(model)) if self.quantizers else model
 
     def weights(self, subnet: Subnet, nodes: Iterable[str]) -> dict[str, NDArray[np.float32]]:
         """Per named node its weight in the subnet: sliced, and with what its gates scale folded in."""
@@ -203,7 +218,7 @@ class _Slicer:
         self.substitutes = self.graph.bypass(self.dropped)
         self.scales: dict[str, Array] = {}
 
-    def model(self) -> onnx.ModelProto:
+    def model(self, ranges: Ranges | None = None) -> onnx.ModelProto:
         live = self.graph.live(self.dropped)
         self._fold_gates(live)
         nodes = [self._node(index) for index in sorted(live) if not self._is_folded(index)]
@@ -215,8 +230,15 @@ class _Slicer:
         model = onnx.ModelProto(ir_version=source.ir_version, producer_name="fn3hw", opset_import=source.opset_import)
         graph = model.graph
         graph.name = source.graph.name
-        for name in [name for name in arrays if name in self.supernet.quantizers]:
-            tensors, before = self._quantized(name, arrays.pop(name).astype(np.float32, copy=False))
+        weights = self._quantize(arrays)
+        if ranges is not None and weights:
+            form = IntegerForm(nodes, arrays, weights, ranges, self.graph.output)
+            nodes, arrays, weights = form.build(self.graph.input), form.arrays, form.weights
+            used = {name for node in nodes for name in node.input}
+            arrays = {name: array for name, array in arrays.items() if name in used}
+            graph.initializer.extend(form.tensors)
+        for name, weight in weights.items():
+            tensors, before = weight.written(name)
             graph.initializer.extend(tensors)
             graph.node.extend(before)
         graph.node.extend(nodes)
@@ -237,14 +259,19 @@ class _Slicer:
             arrays[name] = quantizer.values(arrays[name].astype(np.float32), self.subnet.blocks(quantizer.gate))
         return {node.name: arrays[node.input[1]].astype(np.float32, copy=False) for node in nodes}
 
-    def _quantized(self, name: str, weight: FloatArray) -> tuple[list[onnx.TensorProto], list[onnx.NodeProto]]:
-        """A quantized weight as integers and the node that dequantizes them, or in fp32 where the subnet keeps that."""
-        quantizer = self.supernet.quantizers[name]
-        blocks = self.subnet.blocks(quantizer.gate)
-        if quantizer.is_float(blocks):
-            return [numpy_helper.from_array(np.ascontiguousarray(quantizer.values(weight, blocks)), name)], []
-        tensors, node = quantizer.packed(name, weight, blocks)
-        return tensors, [node]
+    def _quantize(self, arrays: dict[str, Array]) -> dict[str, IntegerWeight]:
+        """Takes the weights that are integers in this subnet out of ``arrays``; quantized fp32 ones stay there."""
+        found = {}
+        for name in [name for name in arrays if name in self.supernet.quantizers]:
+            quantizer = self.supernet.quantizers[name]
+            blocks, weight = self.subnet.blocks(quantizer.gate), arrays[name].astype(np.float32, copy=False)
+            if quantizer.is_float(blocks):
+                arrays[name] = quantizer.values(weight, blocks)
+                continue
+            del arrays[name]
+            integers, scale = quantizer.integers(weight, blocks), np.array(quantizer.step, dtype=np.float32)
+            found[name] = IntegerWeight(integers, quantizer.levels(blocks), scale)
+        return found
 
     def _fold_gates(self, live: set[int]) -> None:
         """A gate whose kept values are all 1 is passed by; another channel gate moves into the weights that read it."""

@@ -40,8 +40,8 @@ class Sliceable(Protocol):
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one input, without the batch axis."""
 
-    def slice(self, subnet: Subnet) -> onnx.ModelProto:
-        """The subnet as a file of its own."""
+    def deployed(self, subnet: Subnet) -> onnx.ModelProto:
+        """The subnet as a file of its own, as it runs on a device."""
 
     def units(self) -> Mapping[str, Sequence[str]]:
         """Per node the gates that decide its shape or existence."""
@@ -173,12 +173,12 @@ class _Work:
             self._tell("rounds", done, total)
 
     def model(self, subnet: Subnet) -> bytes:
-        data: bytes = self.network.slice(subnet).SerializeToString(deterministic=True)
+        data: bytes = self.network.deployed(subnet).SerializeToString(deterministic=True)
         return data
 
     def _details(self, subnet: Subnet) -> dict[str, Any]:
         """Kernel times and memory, each in a process of its own: both would disturb the timing."""
-        sliced = self.network.slice(subnet)
+        sliced = self.network.deployed(subnet)
         model = sliced.SerializeToString(deterministic=True)
         kernels = self.session.kernels(model, plan=self.effort.to_json(), runtime=self.runtime, seed=self.seed)
         memory = self.session.peak_memory(model, runtime=self.runtime, seed=self.seed)

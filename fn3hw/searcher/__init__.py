@@ -14,7 +14,8 @@ profile gives a new atlas at once.
 
 from fn3hw.searcher.api import Progress, run_search
 from fn3hw.searcher.archive import Archive, Evaluation
-from fn3hw.searcher.atlas import Atlas, Budget, Point, Provenance
+from fn3hw.searcher.atlas import Atlas, Point, Provenance
+from fn3hw.searcher.budget import Budget
 from fn3hw.searcher.charge import Charge
 from fn3hw.searcher.evaluator import Evaluator
 from fn3hw.searcher.executors import LocalExecutor

@@ -19,6 +19,7 @@ import numpy as np
 
 from fn3hw.errors import InfeasibleBudget, InputError, RunError
 from fn3hw.searcher.archive import Evaluation
+from fn3hw.searcher.budget import UNITS, Budget
 from fn3hw.searcher.ports import CostPredictor, FloatArray
 from fn3hw.searcher.surrogate import expected_accuracy
 from fn3hw.space.files import write_text
@@ -38,36 +39,6 @@ _COLUMNS: Final = (
     "evaluated_accuracy",
 )
 _COSTS: Final = _COLUMNS[:5]
-_UNITS: Final = {"latency_ms": "ms", "peak_mib": "MiB", "size_mib": "MiB"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Budget:
-    """Limits that a subnet has to meet; ``None`` is no limit.
-
-    Raises:
-        InputError: a limit is not a positive, finite number.
-    """
-
-    latency_ms: float | None = None
-    peak_mib: float | None = None
-    size_mib: float | None = None
-
-    def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            if value is None:
-                continue
-            number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-            if not number or not math.isfinite(value) or value <= 0:
-                raise InputError(f"A budget for {name} must be a positive number, not {value!r}.")
-
-    @property
-    def limits(self) -> dict[str, float]:
-        """The limits that are set, by name."""
-        return {name: float(value) for name, value in asdict(self).items() if value is not None}
-
-    def __str__(self) -> str:
-        return ", ".join(f"{name} <= {value:g}" for name, value in self.limits.items()) or "no limit"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +93,12 @@ class Point:
     def counts(self) -> dict[str, int]:
         """Number of blocks kept per gate."""
         return self.subnet.counts
+
+    @property
+    def binding(self) -> str | None:
+        """The limit of the budget that leaves this subnet the least room; ``None`` where there was no limit."""
+        costs = {"latency_ms": self.latency_ms_high, "peak_mib": self.peak_mib, "size_mib": self.size_mib}
+        return self.budget.binding(costs)
 
     def to_json(self) -> dict[str, Any]:
         """The values as plain JSON, with the id of the subnet; a value that is not known is null."""
@@ -302,7 +279,7 @@ class Atlas:
         given = f" with {rest}" if rest else ""
         return InfeasibleBudget(
             f"No evaluated subnet on {self.provenance.device} has {name} <= {budget.limits[name]:g}{given}: "
-            f"the smallest has {best:.4g} {_UNITS[name]}.",
+            f"the smallest has {best:.4g} {UNITS[name]}.",
             limit=name,
             best=best,
             hint=f"Ask for {name} of at least {_round_up(best):g}, or nest the network with more levels.",

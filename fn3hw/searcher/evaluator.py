@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any, Literal, Protocol
@@ -41,6 +42,14 @@ class SlicedNetwork(Protocol):
         ...
 
 
+Finish = Callable[[Any, Subnet, Any], Any]
+"""From network, subnet and statistics to the model that is evaluated, an ``onnx.ModelProto``."""
+
+
+def _sliced(network: Any, subnet: Subnet, statistics: Any) -> Any:
+    return network.slice(subnet, statistics)
+
+
 class StatisticsSource(Protocol):
     """Batch-norm statistics of a subnet in closed form; `fn3hw.deploy.Moments` is one."""
 
@@ -65,6 +74,8 @@ class Evaluator:
         threads: batches that run side by side in a call.
         batch_size: images per run. Small ones keep the activations in the cache.
         bn: ``"closed-form"`` takes the statistics from ``moments``, ``"stored"`` keeps those of training.
+        finish: makes the model; by default the slice as it is. One that calibrates integers needs another ``made_by``.
+        made_by: what ``finish`` depends on, part of the key.
 
     Raises:
         InputError: the images do not fit the network or the labels, or there are none.
@@ -80,6 +91,8 @@ class Evaluator:
         threads: int = 2,
         batch_size: int = 16,
         bn: Literal["closed-form", "stored"] = "closed-form",
+        finish: Finish = _sliced,
+        made_by: str = "",
     ) -> None:
         _check(supernet, images, labels)
         if bn not in ("closed-form", "stored") or (bn == "closed-form" and moments is None):
@@ -92,6 +105,7 @@ class Evaluator:
         self._labels = np.asarray(labels, dtype=np.int64)
         self._batch_size = batch_size
         self._threads = threads
+        self._finish, self._made_by = finish, made_by
         self._options = _session_options()
 
     @property
@@ -114,6 +128,7 @@ class Evaluator:
             "labels": _digest(self._labels),
             "batch_size": self._batch_size,
             "onnxruntime": onnxruntime.__version__,
+            **({"made_by": self._made_by} if self._made_by else {}),
         }
         text = json.dumps(settings, sort_keys=True)
         return f"{self._supernet.digest[:16]}:{hashlib.sha256(text.encode()).hexdigest()[:16]}"
@@ -121,7 +136,7 @@ class Evaluator:
     def accuracy(self, subnet: Subnet) -> float:
         """Top-1 accuracy in percent. An image for which the network returns no finite number counts as wrong."""
         statistics = self._moments.statistics(subnet) if self._moments is not None else None
-        model = self._supernet.slice(subnet, statistics).SerializeToString()
+        model = self._finish(self._supernet, subnet, statistics).SerializeToString()
         session = onnxruntime.InferenceSession(model, self._options, providers=["CPUExecutionProvider"])
         name = session.get_inputs()[0].name
 

@@ -14,8 +14,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fn3hw.deploy import Statistics, Supernet, finish
 from fn3hw.errors import InputError
-from fn3hw.searcher.atlas import Atlas, Budget, Point
+from fn3hw.searcher.atlas import Atlas, Point
+from fn3hw.searcher.budget import Budget
 from fn3hw.space.files import sha256, write_bytes
 from fn3hw.space.subnet import Subnet
 
@@ -85,6 +87,7 @@ class Exported:
         return {
             **self.point.to_json(),
             "counts": self.point.counts,
+            "binding": self.point.binding,
             "path": str(self.path),
             "sha256": self.sha256,
             "size_mib": self.size_mib,
@@ -209,31 +212,27 @@ def _meets(point: Point, model: bytes, measured: float | None, budget: Budget) -
     )
 
 
-class RecalibratedFile:
-    """Slices a subnet with batch norm recalibrated on data, and checks it against the masked network.
+class FinishedFile:
+    """Makes final files (`fn3hw.deploy.finish`) and checks them against the masked network.
 
     Args:
         supernet: the trained network.
-        images: training images that the statistics are computed on, float32 (N, C, H, W).
-        recalibrate: `fn3hw.deploy.recalibrate`.
-        parity: `fn3hw.deploy.parity`: of supernet, subnet, statistics and model, the largest absolute difference.
+        images: training images that batch norm and activations are set by, float32 (N, C, H, W).
+        parity: of supernet, subnet, statistics and model, the largest absolute difference.
     """
 
     def __init__(
         self,
-        supernet: Any,
+        supernet: Supernet,
         images: NDArray[np.float32],
         *,
-        recalibrate: Callable[[Any, Subnet, NDArray[np.float32]], Any],
-        parity: Callable[[Any, Subnet, Any, Any], float],
+        parity: Callable[[Supernet, Subnet, Statistics, Any], float],
     ) -> None:
         self._supernet = supernet
         self._images = images
-        self._recalibrate = recalibrate
         self._parity = parity
 
     def make(self, subnet: Subnet) -> tuple[bytes, float]:
         """See `FileMaker`."""
-        statistics = self._recalibrate(self._supernet, subnet, self._images)
-        model = self._supernet.slice(subnet, statistics)
+        model, statistics = finish(self._supernet, subnet, self._images)
         return model.SerializeToString(), float(self._parity(self._supernet, subnet, statistics, model))

@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fn3hw.deploy import Moments, Statistics, Supernet, as_supernet, recalibrate
+from fn3hw.deploy import Moments, Statistics, Supernet, as_supernet, calibrated
 from fn3hw.errors import InputError
 from fn3hw.profiler import Profile
 from fn3hw.searcher.api import CostBy, OnProgress, run_search
 from fn3hw.searcher.atlas import Atlas, Provenance
 from fn3hw.searcher.evaluator import Evaluator
-from fn3hw.searcher.export import Exporter, RecalibratedFile
+from fn3hw.searcher.export import Exporter, FinishedFile
 from fn3hw.searcher.heuristic import Heuristic
 from fn3hw.searcher.ports import CostPredictor, Executor, SearchData
 from fn3hw.searcher.verify import ProfiledMeter, masked_difference
@@ -25,6 +24,7 @@ from fn3hw.space.subnet import Subnet
 
 _MOMENT_IMAGES = 512
 _RECALIBRATION_IMAGES = 2048
+_CALIBRATION_IMAGES = 256
 _PARITY_IMAGES = 64
 
 
@@ -88,10 +88,11 @@ def search(
         profile.check_network(supernet.architecture)
     if moments is None:
         moments = Moments.collect(supernet, data.arrays("train", _MOMENT_IMAGES)[0], threads=threads)
-    evaluator = Evaluator(supernet, moments, *data.arrays("search", images), threads=threads)
+    made = _finishing(supernet, data)
+    evaluator = Evaluator(supernet, moments, *data.arrays("search", images), threads=threads, **made)
     final = None
     if final_images is not None and final_images > images:
-        final = Evaluator(supernet, moments, *data.arrays("search", final_images), threads=threads)
+        final = Evaluator(supernet, moments, *data.arrays("search", final_images), threads=threads, **made)
     if settings is None:
         make = Heuristic.plain if cost_by == "blocks" else Heuristic
         settings = make(evaluations=evaluations, seed=seed)
@@ -109,6 +110,18 @@ def search(
         exporter=exporter_of(supernet, data, profile),
         progress=progress,
     )
+
+
+def _finishing(supernet: Supernet, data: SearchData) -> dict[str, Any]:
+    """How a network with quantized weights is evaluated: as integers, calibrated on training images."""
+    if not supernet.quantizers:
+        return {}
+    images = data.arrays("train", _CALIBRATION_IMAGES)[0]
+
+    def finish(network: Supernet, subnet: Subnet, statistics: Statistics) -> Any:
+        return calibrated(network, subnet, statistics, images)
+
+    return {"finish": finish, "made_by": f"calibrated {sha256(images.tobytes())}"}
 
 
 def provenance_of(
@@ -137,12 +150,9 @@ def exporter_of(supernet: Supernet, data: SearchData, profile: Profile | None) -
     def parity(network: Supernet, subnet: Subnet, statistics: Statistics, model: Any) -> float:
         return masked_difference(network, subnet, statistics, model, images[:_PARITY_IMAGES])
 
-    def exact(network: Supernet, subnet: Subnet, some: NDArray[np.float32]) -> Statistics:
-        return recalibrate(network, subnet, some)
-
     def meter(device: str) -> ProfiledMeter:
         if profile is None:
             raise InputError("A file can be measured against a profile only.", hint="Pass profile= to search.")
         return ProfiledMeter(supernet, profile, device)
 
-    return Exporter(RecalibratedFile(supernet, images, recalibrate=exact, parity=parity), meter)
+    return Exporter(FinishedFile(supernet, images, parity=parity), meter)

@@ -36,7 +36,7 @@ class ProfiledMeter:
         profile.check_network(supernet.architecture)
         self._profile = profile
         self._rounds = rounds
-        self._reference = supernet.slice(supernet.space.parse(profile.reference.subnet)).SerializeToString()
+        self._reference = supernet.deployed(supernet.space.parse(profile.reference.subnet)).SerializeToString()
         settings = profile.settings
         self._effort = Effort(**settings["effort"]).to_json()
         self._runtime = Runtime(**{**settings["runtime"], "providers": tuple(settings["runtime"]["providers"])})

@@ -50,11 +50,14 @@ def step_passes(space: SearchSpace, sampling: Sampling, *, seed: int, step: int)
 
 
 def sample(space: SearchSpace, sampling: Sampling, rng: np.random.Generator) -> Subnet:
-    """A random ordered subnet: per gate an index uniform over its allowed range.
+    """A random ordered subnet: per gate an index uniform over its allowed range, or one share for all gates.
 
     A gate of a level named in ``sampling.drop`` is sampled with that probability only, and otherwise kept full.
     """
     counts = dict(space.random(rng, prefix=True).counts)
+    if sampling.uniform:
+        share = rng.random()
+        counts = {gate.name: gate.min_kept + round(share * (gate.size - gate.min_kept)) for gate in space}
     for gate in space:
         if gate.level in sampling.drop and rng.random() >= sampling.drop[gate.level]:
             counts[gate.name] = gate.size

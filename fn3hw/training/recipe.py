@@ -92,6 +92,7 @@ class Sampling(_Section):
         smallest: also train the smallest subnet in each step; with ``full`` this is the sandwich rule.
         random: number of random ordered subnets per step.
         distill: subnets learn from the full network's soft outputs of the same step instead of from the labels.
+        uniform: a random subnet keeps the same share of every gate, as in US-Net; otherwise each gate draws its own.
         drop: per level the probability that a gate of that level is sampled at all in a step; otherwise it stays full.
     """
 
@@ -100,6 +101,7 @@ class Sampling(_Section):
     smallest: bool = False
     random: int = Field(1, ge=0)
     distill: bool = False
+    uniform: bool = False
     drop: dict[Level, Share] = {}
 
     @model_validator(mode="after")
@@ -220,9 +222,12 @@ class Recipe(_Section):
 
 
 def packaged_recipes() -> list[str]:
-    """Names of the recipes that come with fn3hw; those of the paper's experiments are called ``paper/...``."""
+    """Names of the recipes that come with fn3hw; ``paper/...`` has the paper's settings.
+
+    ``removal/...`` are its experiments scaled to two cores, ``baselines/...`` what they are compared with.
+    """
     folder = resources.files(__package__) / "recipes"
-    groups = [("", folder), ("paper/", folder / "paper")]
+    groups = [("", folder), *((f"{name}/", folder / name) for name in ("baselines", "paper", "removal"))]
     found = [prefix + entry.name for prefix, group in groups for entry in group.iterdir()]
     return sorted(name.removesuffix(".toml") for name in found if name.endswith(".toml"))
 

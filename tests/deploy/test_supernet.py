@@ -5,13 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto
 
-from fn3hw.deploy import Supernet, export
+from fn3hw.deploy import Supernet, activation_ranges, export
 from fn3hw.deploy.runtime import open_session
 from fn3hw.deploy.supernet import Parameter
 from fn3hw.errors import InputError, RunError
@@ -79,19 +80,46 @@ def test_masked_quantized_forward_equals_the_file_of_integers(data: st.DataObjec
             if quantizer.gate == gate.name and quantizer.is_float(blocks):
                 assert kinds.get(name, TensorProto.FLOAT) == TensorProto.FLOAT
             elif quantizer.gate == gate.name:
-                assert name not in kinds
-                assert kinds.get(f"{name}/integers", TensorProto.INT8) in (
-                    TensorProto.INT2, TensorProto.INT4, TensorProto.INT8,
-                )  # fmt: skip
+                packed = (TensorProto.INT2, TensorProto.INT4, TensorProto.UINT4)
+                assert name not in kinds and kinds.get(f"{name}/packed", TensorProto.INT4) in packed
 
 
 def test_fewer_bits_make_a_smaller_file() -> None:
     _, supernet = quantized()
     bits = [gate.name for gate in supernet.space if gate.level == "bit"]
     sizes = [
-        supernet.slice(supernet.space.from_counts(dict.fromkeys(bits, count))).ByteSize() for count in (1, 3, 4, 5)
+        supernet.slice(supernet.space.from_counts(dict.fromkeys(bits, count))).ByteSize() for count in (1, 4, 5)
     ]
-    assert sizes == sorted(sizes) and len(set(sizes)) == 4
+    assert sizes == sorted(sizes) and len(set(sizes)) == 3
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_integer_kernels_agree_with_integer_weights(seed: int, tmp_path: Path) -> None:
+    _, supernet = quantized()
+    counts = {g.name: np.random.default_rng(seed).integers(1, 5) for g in supernet.space if g.level == "bit"}
+    subnet, x = supernet.space.from_counts(counts), images(64)
+    floating = supernet.slice(subnet)
+    model = supernet.slice(subnet, ranges=activation_ranges(floating, x))
+    onnx.checker.check_model(model, full_check=True)
+    expected, found = (open_session(one).run(None, {"input": x})[0] for one in (floating, model))
+    assert np.abs(found - expected).max() <= 0.1 * np.abs(expected).max()
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    kernels = [node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node]
+    assert "Conv" not in kernels and kernels.count("QLinearConv") == 12 and "BatchNormalization" not in kernels
+    assert model.ByteSize() < floating.ByteSize() + 20_000
+
+
+def test_ranges_of_another_subnet_are_refused() -> None:
+    _, supernet = quantized()
+    bits = dict.fromkeys((g.name for g in supernet.space if g.level == "bit"), 2)
+    smaller = supernet.space.from_counts({**bits, "a..b": 0})
+    ranges = activation_ranges(supernet.slice(smaller), images())
+    with pytest.raises(InputError, match="another subnet"):
+        supernet.slice(supernet.space.from_counts(bits), ranges=ranges)
+    with pytest.raises(InputError, match="calibration images have shape"):
+        activation_ranges(supernet.slice(smaller), np.zeros((4, 1, 5, 5), np.float32))
 
 
 @settings(deadline=None, max_examples=20)
@@ -106,8 +134,8 @@ def test_the_bytes_of_a_subnet_follow_from_its_counts(data: st.DataObject) -> No
         if all(block in kept[gate] for gate, block in p.branches)
     )
     model = supernet.slice(subnet)
-    scalars = [t for t in model.graph.initializer if t.name.endswith("/step")]
-    assert sum(len(t.raw_data) for t in model.graph.initializer) - 4 * len(scalars) == expected
+    weights = [t for t in model.graph.initializer if not t.name.endswith(("/scale", "/levels"))]
+    assert sum(len(t.raw_data) for t in weights) == expected
 
 
 def bits_of(parameter: Parameter, subnet: Subnet) -> int:

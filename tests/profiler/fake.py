@@ -29,7 +29,7 @@ class FakeSupernet:
     def parameters(self) -> Sequence[Any]:
         return [{"name": "w", "fixed_bytes": 108, "gates": ("stem",), "branches": ()}]
 
-    def slice(self, subnet: Subnet) -> onnx.ModelProto:
+    def deployed(self, subnet: Subnet) -> onnx.ModelProto:
         counts = subnet.counts
         width, hidden, branch = counts["stem"], counts["hidden"], counts["branch"]
         rng = np.random.default_rng(0)
@@ -75,4 +75,4 @@ class FakeSupernet:
 
     def model(self) -> bytes:
         """The full network as a file."""
-        return self.slice(self.space.full()).SerializeToString()
+        return self.deployed(self.space.full()).SerializeToString()

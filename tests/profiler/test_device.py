@@ -39,7 +39,7 @@ def test_the_device_key_names_what_a_measurement_depends_on(local: Session) -> N
 
 
 def test_samples_alternate_and_carry_their_conditions(local: Session, network: FakeSupernet, quick: Effort) -> None:
-    small = network.slice(network.space.smallest()).SerializeToString()
+    small = network.deployed(network.space.smallest()).SerializeToString()
     plan = quick.to_json()
     raw = local.measure(reference=network.model(), candidate=small, plan=plan, runtime=DEFAULT_RUNTIME)
     names = ("reference_ns", "candidate_ns", "reference_cpu_ns", "candidate_cpu_ns")
@@ -202,7 +202,7 @@ def test_a_device_that_dies_later_gives_its_last_words(network: FakeSupernet) ->
 
 
 def test_a_model_that_the_runtime_rejects_is_a_refusal(local: Session, network: FakeSupernet, quick: Effort) -> None:
-    broken = network.slice(network.space.full())
+    broken = network.deployed(network.space.full())
     broken.graph.node[0].op_type = "Convolute"
     for model in (b"no model at all", broken.SerializeToString()):
         with pytest.raises(DeviceRefusal) as caught:

@@ -18,7 +18,7 @@ def test_fused_blocked_and_inserted_kernels_find_their_node(network: FakeSuperne
         ("fused fc", "FusedGemm", "CPU", 3.0),
         ("out/MatMulAddFusion", "Gemm", "CPU", 4.0),
     ]
-    assert attribute(kernels, network.slice(network.space.full())) == {
+    assert attribute(kernels, network.deployed(network.space.full())) == {
         "~ReorderInput@": 1.0,
         "conv": 10.0,
         "~ReorderOutput@conv": 4.5,
@@ -32,7 +32,7 @@ def test_fused_blocked_and_inserted_kernels_find_their_node(network: FakeSuperne
 def test_on_this_machine_all_time_is_kept_and_each_layer_has_its_own(
     local: Session, quick: Effort, channels: int
 ) -> None:
-    model = FakeSupernet(channels=channels).slice(FakeSupernet(channels=channels).space.full())
+    model = FakeSupernet(channels=channels).deployed(FakeSupernet(channels=channels).space.full())
     kernels = local.kernels(model.SerializeToString(), plan=quick.to_json(), runtime=DEFAULT_RUNTIME)
     times = attribute(kernels, model)
     assert {"conv", "conv2", "fc", "out"} <= times.keys()

@@ -23,7 +23,7 @@ def test_a_profile_has_all_that_was_measured(local: Session, network: FakeSupern
     full = next(m for m in found.measurements if m.subnet == network.space.full().id)
     smallest = next(m for m in found.measurements if m.subnet == network.space.smallest().id)
     assert smallest.latency_ms < full.latency_ms
-    assert full.size_bytes == len(network.slice(network.space.full()).SerializeToString())
+    assert full.size_bytes == len(network.deployed(network.space.full()).SerializeToString())
     assert {"conv", "conv2", "fc", "out"} <= full.kernels.keys()
     assert "conv2" not in smallest.kernels
     for m in found.measurements:
@@ -45,11 +45,11 @@ class Fragile:
     def __getattr__(self, name: str) -> object:
         return getattr(self._network, name)
 
-    def slice(self, subnet: object) -> object:
+    def deployed(self, subnet: object) -> object:
         self._calls -= 1
         if self._calls < 0:
             raise KeyboardInterrupt
-        return self._network.slice(subnet)  # type: ignore[arg-type]
+        return self._network.deployed(subnet)  # type: ignore[arg-type]
 
 
 def test_an_interrupted_profile_goes_on_where_it_stopped(

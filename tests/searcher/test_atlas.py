@@ -69,6 +69,13 @@ def test_lookup_returns_the_most_accurate_feasible_point_or_what_can_be_reached(
         found = atlas.lookup(latency_ms=latency, peak_mib=peak, size_mib=size)
         assert meets(found)
         assert found.accuracy == max(p.accuracy for p in feasible)
+        costs = {"latency_ms": found.latency_ms_high, "peak_mib": found.peak_mib, "size_mib": found.size_mib}
+        room = {name: bound - costs[name] for name, bound in found.budget.limits.items()}
+        assert (found.binding is None) == (not room)
+        if found.binding is not None:
+            bound = found.budget.limits
+            least = min(room[n] / bound[n] for n in room)
+            assert room[found.binding] / bound[found.binding] == pytest.approx(least, abs=1e-9)
     else:
         with pytest.raises(InfeasibleBudget) as caught:
             atlas.lookup(latency_ms=latency, peak_mib=peak, size_mib=size)

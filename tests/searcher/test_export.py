@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fn3hw.errors import DeviceError, InputError
 from fn3hw.searcher import Atlas, Exporter, Point
-from fn3hw.searcher.atlas import Budget
+from fn3hw.searcher.budget import Budget
 from fn3hw.space.files import sha256
 from fn3hw.space.subnet import Subnet
 

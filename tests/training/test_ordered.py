@@ -50,6 +50,17 @@ def test_counts_are_uniform_over_the_allowed_range() -> None:
         assert frequency.sum() == pytest.approx(frequency[list(allowed)].sum())
 
 
+def test_uniform_subnets_keep_one_share_of_every_gate() -> None:
+    shares = []
+    for step in range(300):
+        counts = next(step_passes(SPACE, Sampling(uniform=True), seed=1, step=step)).subnet.counts
+        share = np.array([(counts[g.name] - g.min_kept) / (g.size - g.min_kept) for g in SPACE])
+        step_size = np.array([1 / (g.size - g.min_kept) for g in SPACE])
+        assert np.ptp(share) <= step_size.max()
+        shares.append(share.mean())
+    assert np.quantile(shares, [0.1, 0.5, 0.9]) == pytest.approx([0.1, 0.5, 0.9], abs=0.12)
+
+
 def test_gates_are_drawn_independently() -> None:
     kept = [next(step_passes(SPACE, Sampling(), seed=2, step=step)).subnet.counts for step in range(4000)]
     table = np.array([[counts[gate.name] for gate in SPACE] for counts in kept])

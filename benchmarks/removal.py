@@ -1,0 +1,209 @@
+"""Figure 4 of the paper on Fashion-MNIST: accuracy over removed blocks, for each level.
+
+Three curves per level: a plainly trained network with blocks removed at random, one trained by ordered dropout with
+blocks removed at random, and the same one searched (Algorithm 1, by block count). Batch norm is recalibrated with data
+for every point of every curve. Runs are kept in runs/removal and gone on with; results of levels are kept one by one.
+Usage: python benchmarks/removal.py [LEVEL ...]
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from report import RESULTS, report
+
+from fn3hw.cli.console import Console
+from fn3hw.cli.runs import OpenRun, onnx_accuracy
+from fn3hw.cli.train import train_run
+from fn3hw.deploy import recalibrate
+from fn3hw.searcher import Archive, Charge, Evaluator, Heuristic, LocalExecutor
+from fn3hw.searcher.ledger import Ledger
+from fn3hw.space import SearchSpace, Subnet
+from fn3hw.training import Recipe, Run
+
+LEVELS = ("layer", "path", "channel", "neuron", "bit")
+SEEDS = (0, 1, 2)
+POINTS = 12
+REPEATS = 10
+EVALUATIONS = 150
+SEARCH_IMAGES = 2000
+TEST_IMAGES = 4000
+RECALIBRATION_IMAGES = 512
+ALLOWED = {"layer": 3.0}
+"""Points that the search may lose at half of the blocks; 1.5 elsewhere."""
+
+
+def main() -> None:
+    levels = sys.argv[1:] or list(LEVELS)
+    for level in levels:
+        rows = [row for seed in SEEDS for row in curves(level, seed)]
+        table = pd.DataFrame(rows)
+        summary = summarise(table)
+        report(f"removal-{level}", {"level": level, "seeds": len(SEEDS), **figures(level, table, summary)})
+    draw(RESULTS / "removal.png")
+
+
+def curves(level: str, seed: int) -> list[dict[str, Any]]:
+    """All points of the three curves of one level and seed: removed blocks, curve, accuracy."""
+    rows = []
+    for way in ("plain", "ordered"):
+        opened = trained(level, way, seed)
+        judge = Judge(opened)
+        space = opened.supernet.space
+        counts = grid(space)
+        rng = np.random.default_rng(seed)
+        for repeat in range(REPEATS):
+            order = removal_order(space, rng)
+            for count in counts:
+                rows.append(point(f"{way} + random", seed, count, judge.accuracy(removed(space, order[:count]))))
+            print(level, way, seed, repeat, rows[-1], file=sys.stderr)
+        if way == "ordered":
+            for count, subnet in zip(counts, searched(opened, counts, seed), strict=True):
+                rows.append(point("ordered + search", seed, count, judge.accuracy(subnet)))
+    return rows
+
+
+def point(curve: str, seed: int, count: int, accuracy: float) -> dict[str, Any]:
+    """One row of the table."""
+    return {"curve": curve, "seed": seed, "removed": count, "accuracy": accuracy}
+
+
+def trained(level: str, way: str, seed: int) -> OpenRun:
+    """The trained run, from its folder where it is there."""
+    recipe = Recipe.load(f"removal/{level}").replace(seed=seed)
+    if way == "plain":
+        recipe = recipe.replace(sampling={"ordered": False, "full": False, "distill": False})
+    console, folder = Console(as_json=False), Path("runs/removal") / f"{level}-{way}-{seed}"
+    train_run(Run.create(folder, recipe), console)
+    return OpenRun(folder, console)
+
+
+class Judge:
+    """Test accuracy of subnets with recalibrated batch norm."""
+
+    def __init__(self, opened: OpenRun) -> None:
+        self.opened = opened
+        self.images = opened.data.arrays("train", RECALIBRATION_IMAGES)[0]
+
+    def accuracy(self, subnet: Subnet) -> float:
+        """In percent, on the first test images."""
+        supernet = self.opened.supernet
+        model = supernet.slice(subnet, recalibrate(supernet, subnet, self.images))
+        return onnx_accuracy(model.SerializeToString(), self.opened.data, "test", limit=TEST_IMAGES)
+
+
+def grid(space: SearchSpace) -> list[int]:
+    """Numbers of removed blocks, from none to all that may go."""
+    removable = sum(gate.size - gate.min_kept for gate in space)
+    return sorted({round(removable * index / POINTS) for index in range(POINTS + 1)})
+
+
+def removal_order(space: SearchSpace, rng: np.random.Generator) -> list[tuple[str, int]]:
+    """A random order of blocks (gate, index); every gate keeps as many as it has to."""
+    blocks = []
+    for gate in space:
+        blocks += [(gate.name, int(m)) for m in rng.permutation(gate.size)[: gate.size - gate.min_kept]]
+    return [blocks[i] for i in rng.permutation(len(blocks))]
+
+
+def removed(space: SearchSpace, blocks: list[tuple[str, int]]) -> Subnet:
+    """The subnet without some blocks."""
+    kept = {gate.name: set(range(gate.size)) for gate in space}
+    for gate, block in blocks:
+        kept[gate].discard(block)
+    return space.from_blocks(kept)
+
+
+def searched(opened: OpenRun, counts: list[int], seed: int) -> list[Subnet]:
+    """For each number of removed blocks the best subnet that a search found with at least as many removed."""
+    space = opened.supernet.space
+    images, labels = opened.data.arrays("search", SEARCH_IMAGES)
+    evaluator = Evaluator(opened.supernet, opened.moments, images, labels)
+    charge = Charge(space, NoCost(space), "blocks")
+    settings = Heuristic.plain(evaluations=EVALUATIONS, seed=seed)
+    with tempfile.TemporaryDirectory() as scratch, Archive(Path(scratch) / "a", space, evaluator.key) as archive:
+        ledger = Ledger(
+            archive=archive, evaluator=evaluator, executor=LocalExecutor(), charge=charge, budget=EVALUATIONS,
+            search=settings.identity(charge),
+        )  # fmt: skip
+        settings.run(charge, ledger)
+        states, accuracy = ledger.states, ledger.accuracies
+    kept = charge.of(states)
+    chosen = []
+    for count in counts:
+        fits = np.flatnonzero(kept <= space.n_blocks - count)
+        chosen.append(charge.subnet(states[fits[accuracy[fits].argmax()]]))
+    return chosen
+
+
+class NoCost:
+    """Stands where a search by blocks needs a cost model."""
+
+    def __init__(self, space: SearchSpace) -> None:
+        self.space = space
+
+    def steps(self, gate: str) -> list[int]:
+        """Every count."""
+        return list(range(self.space[gate].min_kept, self.space[gate].size + 1))
+
+    def predict(self, subnets: Sequence[Subnet]) -> pd.DataFrame:
+        """Nothing that depends on the subnet."""
+        columns = ("latency_ms", "latency_ms_low", "latency_ms_high", "peak_mib", "size_mib")
+        return pd.DataFrame({column: np.ones(len(subnets)) for column in columns})
+
+
+def summarise(table: pd.DataFrame) -> pd.DataFrame:
+    """Mean, maximum and spread of accuracy over repeats and seeds."""
+    grouped = table.groupby(["curve", "removed"])["accuracy"]
+    return grouped.agg(mean="mean", max="max", std="std").reset_index()
+
+
+def figures(level: str, table: pd.DataFrame, summary: pd.DataFrame) -> dict[str, Any]:
+    """What the result file holds."""
+    mean = summary.pivot(index="removed", columns="curve", values="mean")
+    removable = int(mean.index.max())
+    half = mean.index[np.abs(mean.index - removable / 2).argmin()]
+    search = mean["ordered + search"]
+    inner = mean.loc[mean.index > 0]
+    above = [bool((inner["ordered + search"] >= inner[other]).all()) for other in mean.columns.drop("ordered + search")]
+    return {
+        "removable_blocks": removable,
+        "full_accuracy": float(search.loc[0]),
+        "lost_at_half": float(search.loc[0] - search.loc[half]),
+        "allowed_at_half": ALLOWED.get(level, 1.5),
+        "above_both_throughout": all(above),
+        "evaluations_random": REPEATS * len(mean),
+        "evaluations_search": EVALUATIONS,
+        "curves": json.loads(summary.to_json(orient="records")),
+    }
+
+
+def draw(path: Path) -> None:
+    """The picture of all levels whose results are there."""
+    found = [p for level in LEVELS if (p := RESULTS / f"removal-{level}.json").is_file()]
+    _, axes = plt.subplots(1, len(found), figsize=(4 * len(found), 3.2), squeeze=False)
+    for axis, file in zip(axes[0], found, strict=True):
+        document = json.loads(file.read_text())["figures"]
+        table = pd.DataFrame(document["curves"])
+        for curve, part in table.groupby("curve"):
+            share = part["removed"] / document["removable_blocks"]
+            (line,) = axis.plot(share, part["mean"], label=curve)
+            axis.plot(share, part["max"], ":", color=line.get_color())
+            low, high = part["mean"] - part["std"].fillna(0), part["mean"] + part["std"].fillna(0)
+            axis.fill_between(share, low, high, alpha=0.2, color=line.get_color())
+        axis.set(title=document["level"], xlabel="share of the removable blocks removed", ylabel="test accuracy %")
+    axes[0][0].legend(fontsize=8)
+    plt.tight_layout()
+    plt.savefig(path, dpi=120)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""AdaBits (Jin et al., 2019): one set of weights at several bit widths, with switchable batch norm.
+
+Weights are quantized by the modified DoReFa scheme, in which a smaller width is a larger one cut short: tanh of the
+weights, scaled to [0, 1], is rounded down to a multiple of 2**-bits. They are rescaled to the variance that keeps
+activations in range (Jin et al., Towards Efficient Training for Neural Network Quantization, 2019, sec. 3.3). Training
+is progressive, as the FN3 paper reproduces it (sec. 5): from many bits to few, each width for the same number of epochs.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from fn3hw.baselines.switchable import make_switchable, switched
+from fn3hw.errors import InputError
+from fn3hw.training.datasets import Augment, Data
+from fn3hw.training.optimising import learning_rate, make_optimiser
+from fn3hw.training.recipe import Recipe
+
+BATCH = 256
+
+
+class AdaBits(nn.Module):
+    """A network at several bit widths.
+
+    Args:
+        module: the network; copied.
+        widths: bits per weight, from many to few, such as (4, 3, 2).
+
+    Raises:
+        InputError: the widths do not descend, or a width is not between 1 and 8.
+    """
+
+    def __init__(self, module: nn.Module, widths: Sequence[int] = (4, 3, 2)) -> None:
+        super().__init__()
+        if list(widths) != sorted(set(widths), reverse=True) or not all(1 <= width <= 8 for width in widths):
+            raise InputError(f"Bit widths have to descend, within 8 to 1, not {list(widths)}.")
+        self.widths = tuple(widths)
+        self.module = copy.deepcopy(module)
+        self.norms = make_switchable(self.module, len(self.widths))
+        self.quantized = [
+            f"{name}.weight" for name, m in self.module.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)
+        ]
+
+    def forward(self, x: torch.Tensor, bits: int) -> torch.Tensor:
+        """Logits (N, classes) of images x (N, C, H, W) with weights of so many bits."""
+        weights = {name: quantize(self.module.get_parameter(name), bits) for name in self.quantized}
+        with switched(self.norms, self.widths.index(bits)):
+            return torch.func.functional_call(self.module, weights, (x,))  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def accuracy(self, data: Data, split: str, bits: int) -> float:
+        """Top-1 accuracy in percent."""
+        self.eval()
+        right = total = 0
+        for x, y in data.batches(split, BATCH):
+            right += int((self(_placed(x), bits).argmax(dim=1) == y).sum())
+            total += len(y)
+        return 100.0 * right / total
+
+
+def quantize(weight: torch.Tensor, bits: int) -> torch.Tensor:
+    """Weights at a bit width, with a straight-through gradient."""
+    bounded = torch.tanh(weight)
+    unit = (bounded / bounded.detach().abs().max() + 1) / 2
+    steps = 2**bits
+    levels = (unit * steps).floor().clamp(max=steps - 1) / steps
+    rounded = 2 * (unit + (levels - unit).detach()) - 1
+    fan_out = weight[0].numel() * weight.shape[0] / weight.shape[1]
+    scale = 1.0 / (fan_out**0.5 * rounded.detach().std().clamp(min=1e-8))
+    return rounded * scale
+
+
+def train_adabits(module: nn.Module, data: Data, recipe: Recipe, widths: Sequence[int] = (4, 3, 2)) -> AdaBits:
+    """Train a network at several bit widths, one after the other; the recipe's epochs are shared out equally.
+
+    Args:
+        module: the network, untrained; copied.
+        data: what to train on.
+        recipe: epochs in all, batch size, optimiser and augmentation; each width has the whole schedule.
+        widths: bits per weight, from many to few.
+    """
+    net = AdaBits(module, widths)
+    net.to(memory_format=torch.channels_last)
+    phase = recipe.replace(epochs=max(1, recipe.epochs // len(net.widths)))
+    augment = Augment(recipe.data.shift, recipe.data.flip)
+    per_epoch = data.steps_per_epoch(recipe.batch_size)
+    for number, bits in enumerate(net.widths):
+        optimiser = make_optimiser(net, phase)
+        if number:
+            for before, after in zip(*(_states(net, n) for n in (number - 1, number)), strict=True):
+                after.load_state_dict(before.state_dict())
+        net.train()
+        step = 0
+        for epoch in range(phase.epochs):
+            for x, y in data.training_batches(
+                recipe.batch_size, seed=recipe.seed, epoch=number * phase.epochs + epoch, augment=augment
+            ):
+                for group in optimiser.param_groups:
+                    group["lr"] = learning_rate(phase, step, per_epoch)
+                optimiser.zero_grad(set_to_none=True)
+                F.cross_entropy(net(_placed(x), bits), y).backward()  # type: ignore[no-untyped-call]
+                optimiser.step()
+                step += 1
+    return net.eval()
+
+
+def _states(net: AdaBits, setting: int) -> list[Any]:
+    return [norm.norms[setting] for norm in net.norms]
+
+
+def _placed(x: torch.Tensor) -> torch.Tensor:
+    return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
