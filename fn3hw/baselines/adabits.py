@@ -2,8 +2,8 @@
 
 Weights are quantized by the modified DoReFa scheme, in which a smaller width is a larger one cut short: tanh of the
 weights, scaled to [0, 1], is rounded down to a multiple of 2**-bits. They are rescaled to the variance that keeps
-activations in range (Jin et al., Towards Efficient Training for Neural Network Quantization, 2019, sec. 3.3). Training
-is progressive, as the FN3 paper reproduces it (sec. 5): from many bits to few, each width for the same number of epochs.
+activations in range (Jin et al., Towards Efficient Training for Neural Network Quantization, 2019). Training is
+progressive, as the FN3 paper reproduces it (sec. 5): from many bits to few, each width for the same number of epochs.
 """
 
 from __future__ import annotations
@@ -73,7 +73,8 @@ def quantize(weight: torch.Tensor, bits: int) -> torch.Tensor:
     rounded = 2 * (unit + (levels - unit).detach()) - 1
     fan_out = weight[0].numel() * weight.shape[0] / weight.shape[1]
     scale = 1.0 / (fan_out**0.5 * rounded.detach().std().clamp(min=1e-8))
-    return rounded * scale
+    quantized: torch.Tensor = rounded * scale
+    return quantized
 
 
 def train_adabits(module: nn.Module, data: Data, recipe: Recipe, widths: Sequence[int] = (4, 3, 2)) -> AdaBits:

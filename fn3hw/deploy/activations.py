@@ -1,13 +1,14 @@
 """Eight-bit activations around integer weights, so that the device computes on integers.
 
-A quantized layer reads and writes unsigned 8-bit integers: `QuantizeLinear` and `DequantizeLinear` stand at its borders,
-batch norm is folded into the scales of its weights, and ONNX Runtime fuses all of it into one integer kernel. What
-range each tensor has is found by running the subnet on training images.
+A quantized layer reads and writes unsigned 8-bit integers: `QuantizeLinear` and `DequantizeLinear` stand at its
+borders, batch norm is folded into the scales of its weights, and ONNX Runtime fuses all of it into one integer kernel.
+What range each tensor has is found by running the subnet on training images.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import onnx
@@ -95,7 +96,7 @@ def borders(nodes: Iterable[onnx.NodeProto], weights: set[str], output: str) -> 
 
 def end_of(nodes: list[onnx.NodeProto], node: onnx.NodeProto) -> str:
     """The last tensor that an operation's integer kernel writes: behind its batch norm and activation."""
-    output = node.output[0]
+    output = str(node.output[0])
     readers = [reader for reader in nodes if output in reader.input]
     if len(readers) == 1 and (
         readers[0].op_type in FUSED or (readers[0].op_type == "BatchNormalization" and node.op_type == "Conv")
@@ -159,8 +160,8 @@ class IntegerForm:
         low, high = self.ranges[name]
         scale, zero = quantization(low, high)
         constants = [f"{name}/scale", f"{name}/zero"]
-        self.tensors.append(numpy_helper.from_array(np.float32(scale), constants[0]))
-        self.tensors.append(numpy_helper.from_array(np.uint8(zero), constants[1]))
+        self.tensors.append(numpy_helper.from_array(np.array(scale, dtype=np.float32), constants[0]))
+        self.tensors.append(numpy_helper.from_array(np.array(zero, dtype=np.uint8), constants[1]))
         quantized, dequantized = border_nodes(name)
         for operator, source, target in (
             ("QuantizeLinear", name, quantized),
@@ -181,7 +182,7 @@ class IntegerForm:
         self.tensors.append(numpy_helper.from_array(integers, f"{name}/integers"))
         self.tensors.append(numpy_helper.from_array(scale.astype(np.float32), f"{name}/scale"))
         inputs = [f"{name}/integers", f"{name}/scale"]
-        attributes = {"axis": 0} if scale.ndim else {}
+        attributes: dict[str, Any] = {"axis": 0} if scale.ndim else {}
         result.append(helper.make_node("DequantizeLinear", inputs, [name], name=f"{name}/dequantize", **attributes))
 
     def _fold_norms(self, nodes: list[onnx.NodeProto]) -> list[onnx.NodeProto]:

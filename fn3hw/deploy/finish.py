@@ -28,7 +28,9 @@ def finish(supernet: Supernet, subnet: Subnet, images: FloatArray) -> tuple[onnx
     return calibrated(supernet, subnet, statistics, images[:CALIBRATION_IMAGES]), statistics
 
 
-def calibrated(supernet: Supernet, subnet: Subnet, statistics: Statistics | None, images: FloatArray) -> onnx.ModelProto:
+def calibrated(
+    supernet: Supernet, subnet: Subnet, statistics: Statistics | None, images: FloatArray
+) -> onnx.ModelProto:
     """The file of a subnet with given batch norm; its quantized layers compute on integers."""
     model = supernet.slice(subnet, statistics)
     if not supernet.quantizers:

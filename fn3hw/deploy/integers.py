@@ -32,6 +32,7 @@ _OPSETS = {
 }
 """The first opset that has a type, with its IR version."""
 
+
 @dataclass(frozen=True)
 class WeightQuantizer:
     """What is needed to quantize weights without torch; see `fn3hw.space.quantizer.Quantizer`.
@@ -119,7 +120,7 @@ class IntegerWeight:
         else:
             tensors.append(helper.make_tensor(packed, kind, self.values.shape, _pack(self.values, bits), raw=True))
             nodes.append(_node("Cast", [packed], integers, to=TensorProto.INT8))
-        attributes = {"axis": self.axis} if self.scale.ndim else {}
+        attributes: dict[str, Any] = {"axis": self.axis} if self.scale.ndim else {}
         nodes.append(_node("DequantizeLinear", [integers, scale], name, **attributes))
         return tensors, nodes
 
@@ -187,7 +188,7 @@ def _storage(levels: tuple[int, ...]) -> tuple[Any, int]:
     return next((kind, bits) for limit, kind, bits in _TYPES if largest <= limit)
 
 
-def _node(operator: str, inputs: list[str], output: str, **attributes: int) -> onnx.NodeProto:
+def _node(operator: str, inputs: list[str], output: str, **attributes: Any) -> onnx.NodeProto:
     return helper.make_node(operator, inputs, [output], name=f"{output}/{operator}", **attributes)
 
 

@@ -109,7 +109,7 @@ def profile(
     effort = effort or Effort()
     if rounds is not None:
         effort = Effort(**{**effort.to_json(), "rounds": rounds})
-    network = net if hasattr(net, "slice") else _exported(net)
+    network = net if hasattr(net, "deployed") else _exported(net)
     fit = list(subnets) if subnets is not None else plan_subnets(network.space, budget_subnets, seed=seed)
     tests = plan_holdout(network.space, holdout, seed=seed, exclude=fit)
     session = device if isinstance(device, Session) else connect(device)

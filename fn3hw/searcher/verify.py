@@ -94,7 +94,7 @@ def masked(supernet: Supernet, subnet: Subnet, statistics: Statistics) -> onnx.M
     """The whole supernet with its gates set to a subnet and with the subnet's batch-norm statistics."""
     values = _gates(supernet, subnet)
     for name, quantizer in supernet.quantizers.items():
-        values[name] = quantizer.values(supernet.graph.arrays[name], subnet.blocks(quantizer.gate))
+        values[name] = quantizer.values(supernet.graph.arrays[name].astype(np.float32), subnet.blocks(quantizer.gate))
     for node in supernet.graph.nodes:
         if node.name in statistics:
             for name, kept in zip(node.input[3:5], statistics[node.name], strict=True):

@@ -80,7 +80,7 @@ def only_writer(path: Path | str) -> Iterator[None]:
     beside = target.with_name(f"{target.name}.lock")
     try:
         beside.parent.mkdir(parents=True, exist_ok=True)
-        lock = open(beside, "a+")
+        lock = open(beside, "a+")  # noqa: SIM115 (closed below, where it is known to be the only one)
     except OSError as error:
         raise _cannot_write(beside, error) from error
     with lock:

@@ -3,8 +3,8 @@
 A tensor carries a *channel axis*. Operations either hand the channels on one by one (activations, pooling, batch norm,
 a depthwise convolution), join those of several tensors (a sum, a product), or *mix* them into new ones (a dense
 convolution, a linear layer). A grouped convolution hands them on in *blocks*: its groups, the paper's paths, of which
-each mixes its own channels only. Channels that are handed on or joined form one *group*: to remove a channel is to remove
-it from every tensor and every parameter of its group, and that changes nothing else exactly where each mixing
+each mixes its own channels only. Channels that are handed on or joined form one *group*: to remove a channel is to
+remove it from every tensor and every parameter of its group, and that changes nothing else exactly where each mixing
 operation that reads the group sees a zero in its place. So a gate on a group multiplies what its mixing readers read
 (its *sites*), and elimination slices what the group touches (its *slices*).
 

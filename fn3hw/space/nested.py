@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -36,7 +36,7 @@ class Bits:
         InputError: the number of groups is not positive.
     """
 
-    schedule: Schedule = Schedule()
+    schedule: Schedule = field(default_factory=Schedule)
     groups: int | None = None
 
     def __post_init__(self) -> None:
@@ -210,7 +210,14 @@ class Nested(nn.Module):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Nested:
         """A copy with parameters of its own. Copied by its graph: field by field the nodes would nest too deep."""
-        twin = Nested(copy.deepcopy(self.module, memo), self.space, self._cuts, self.report, self.example_input, self._gate_of_weight)
+        twin = Nested(
+            copy.deepcopy(self.module, memo),
+            self.space,
+            self._cuts,
+            self.report,
+            self.example_input,
+            self._gate_of_weight,
+        )
         return twin.train(self.training)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:

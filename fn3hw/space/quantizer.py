@@ -1,8 +1,8 @@
 """The nested quantizer (paper, sec. 2.4, eq. 5): weights as a sum of steps, of which any first ones may be kept.
 
-A block is a pair of Heaviside steps, one on each side of zero. The first block makes {-1, 0, 1} of a scaled weight; each
-further one adds a larger level, so that the levels of every setting contain those of the smaller ones, and keeping one
-more block only ever raises a weight's magnitude. Kept steps are the gate; their sum are the integers of the file.
+A block is a pair of Heaviside steps, one on each side of zero. The first block makes {-1, 0, 1} of a scaled weight;
+each further one adds a larger level, so that the levels of every setting contain those of the smaller ones, and keeping
+one more block only ever raises a weight's magnitude. Kept steps are the gate; their sum are the integers of the file.
 """
 
 from __future__ import annotations
@@ -36,7 +36,12 @@ class Schedule:
     full_precision: bool = False
 
     def __post_init__(self) -> None:
-        if not self.levels or self.levels[0] < 1 or self.levels[-1] > 127 or any(a >= b for a, b in pairwise(self.levels)):
+        if (
+            not self.levels
+            or self.levels[0] < 1
+            or self.levels[-1] > 127
+            or any(a >= b for a, b in pairwise(self.levels))
+        ):
             raise InputError(
                 f"The levels {self.levels} are not nested: each block has to add a larger one.",
                 hint="Give positive integers in ascending order up to 127, such as 1, 2, 4, 8.",
@@ -141,7 +146,7 @@ class Quantizer(nn.Module):
 
     def _steps(self, weight: torch.Tensor, blocks: Collection[int]) -> torch.Tensor:
         if self.temperature is None or not self.training:
-            return _Hard.apply(weight, self.step, self.schedule, blocks)  # type: ignore[no-any-return,no-untyped-call]
+            return _Hard.apply(weight, self.step, self.schedule, blocks)  # type: ignore[no-any-return]
         scaled, total = weight / self.step, torch.zeros_like(weight)
         for block in blocks:
             height, threshold = self.schedule.heights[block], self.schedule.thresholds[block]

@@ -1,4 +1,4 @@
-"""Data sets by name: digits, MNIST, Fashion-MNIST, CIFAR and image folders. Nothing is downloaded, no pickle is read."""
+"""Data sets by name: digits, MNIST, Fashion-MNIST, CIFAR, image folders. Nothing is downloaded, no pickle is read."""
 
 from __future__ import annotations
 

@@ -128,8 +128,8 @@ class Recipe(_Section):
         learning_rate: its peak.
         momentum: of SGD.
         weight_decay: on all parameters.
-        schedule: ``cosine`` to zero, ``step``: scaled by ``step_factor`` every ``step_epochs`` epochs, or before the epochs
-            in ``step_at``, or ``constant``.
+        schedule: ``cosine`` to zero, ``step``: scaled by ``step_factor`` every ``step_epochs`` epochs, or before the
+            epochs in ``step_at``, or ``constant``.
         warm_up: epochs of linear warm-up.
         label_smoothing: in [0, 1).
         clip_gradient: largest norm of a step's gradient; not limited where absent.

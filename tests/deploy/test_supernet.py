@@ -87,9 +87,7 @@ def test_masked_quantized_forward_equals_the_file_of_integers(data: st.DataObjec
 def test_fewer_bits_make_a_smaller_file() -> None:
     _, supernet = quantized()
     bits = [gate.name for gate in supernet.space if gate.level == "bit"]
-    sizes = [
-        supernet.slice(supernet.space.from_counts(dict.fromkeys(bits, count))).ByteSize() for count in (1, 4, 5)
-    ]
+    sizes = [supernet.slice(supernet.space.from_counts(dict.fromkeys(bits, count))).ByteSize() for count in (1, 4, 5)]
     assert sizes == sorted(sizes) and len(set(sizes)) == 3
 
 

@@ -24,7 +24,9 @@ def weights(seed: int, n: int = 200) -> torch.Tensor:
 
 @settings(deadline=None, max_examples=60)
 @given(schedules, st.integers(0, 999))
-def test_every_level_set_contains_the_smaller_one_and_a_step_only_raises_magnitudes(schedule: Schedule, seed: int) -> None:
+def test_every_level_set_contains_the_smaller_one_and_a_step_only_raises_magnitudes(
+    schedule: Schedule, seed: int
+) -> None:
     w = weights(seed)
     quantizer = Quantizer(schedule, [w])
     before, allowed = torch.zeros_like(w), {0}
@@ -56,7 +58,9 @@ def test_blocks_add_up_as_in_equation_5(seed: int, blocks: set[int]) -> None:
 
 def test_settings_and_the_first_factor_are_the_papers() -> None:
     assert [PAPER.label(count) for count in range(1, 5)] == ["2 bits (±1)", "3 bits (±2)", "3 bits (±4)", "4 bits (±8)"]
-    assert PAPER == Schedule.of_sets([{-1, 0, 1}, range(-2, 3), {-4, -2, -1, 0, 1, 2, 4}, {*range(-2, 3), 4, -4, 8, -8}])
+    assert (
+        Schedule.of_sets([{-1, 0, 1}, range(-2, 3), {-4, -2, -1, 0, 1, 2, 4}, {*range(-2, 3), 4, -4, 8, -8}]) == PAPER
+    )
     w = weights(0)
     assert Quantizer(PAPER, [w]).tau == pytest.approx(5 * 8 / (4 * float(w.abs().max())))
     assert FP32.size == 5 and FP32.label(5) == "fp32"
@@ -105,7 +109,9 @@ def test_levels_that_are_not_nested(levels: tuple[int, ...]) -> None:
         Schedule(levels)
 
 
-@pytest.mark.parametrize("sets", [[{-1, 0, 1}, {-3, -2, 0, 2, 3}], [{-1, 1}], [{0, 1}], [{-1, 0, 1}, {-4, -2, -1, 0, 1, 2, 4}]])
+@pytest.mark.parametrize(
+    "sets", [[{-1, 0, 1}, {-3, -2, 0, 2, 3}], [{-1, 1}], [{0, 1}], [{-1, 0, 1}, {-4, -2, -1, 0, 1, 2, 4}]]
+)
 def test_level_sets_that_do_not_nest(sets: list[set[int]]) -> None:
     with pytest.raises(InputError, match="does not nest"):
         Schedule.of_sets(sets)

@@ -90,7 +90,10 @@ def test_killed_processes_go_on_from_their_checkpoint(tmp_path: Path) -> None:
     while len(Run.open(tmp_path / "run").history() if (tmp_path / "run" / "run.toml").exists() else ()) < 3:
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
+    # The workers are in sessions of their own: torchrun goes first, so that it starts none of them again.
+    workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    for pid in (process.pid, *map(int, workers)):
+        os.kill(pid, signal.SIGKILL)
     process.communicate()
     before = Run.open(tmp_path / "run")
     assert not before.is_trained and 3 <= len(before.history()) < 60
