@@ -25,6 +25,12 @@ WAYS = {
     "ordered": {"ordered": True},
     "ordered + full": {"full": True},
     "ordered + full, distilled": {"full": True, "distill": True},
+    "recipe (full, 2 random, layers half of the time), distilled": {
+        "full": True,
+        "random": 2,
+        "distill": True,
+        "drop": {"layer": 0.5},
+    },
     "sandwich (full, smallest, 2 random), distilled": {"full": True, "smallest": True, "random": 2, "distill": True},
 }
 
