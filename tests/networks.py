@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from fn3hw.deploy import Supernet, export
-from fn3hw.space import Gate, Nested, SearchSpace, Subnet, nest
+from fn3hw.space import Bits, Gate, Nested, Schedule, SearchSpace, Subnet, nest
 from fn3hw.space.networks import build
 
 IMAGE = (1, 12, 12)
@@ -106,6 +106,14 @@ def resnext() -> Nested:
 def resnext_supernet() -> Supernet:
     """The exported `resnext`."""
     return export(resnext())
+
+
+@cache
+def quantized() -> tuple[Nested, Supernet]:
+    """A quantized `Zoo` and its supernet. Shared between tests: do not train it."""
+    bits = Bits(schedule=Schedule(full_precision=True), groups=4)
+    net = nest(randomise(Zoo()), torch.zeros(2, *IMAGE), ("bit", "channel", "layer"), bits=bits).eval()
+    return net, export(net)
 
 
 @st.composite

@@ -9,7 +9,8 @@ progressive, as the FN3 paper reproduces it (sec. 5): from many bits to few, eac
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -19,10 +20,9 @@ from torch.nn import functional as F
 from fn3hw.baselines.switchable import make_switchable, switched
 from fn3hw.errors import InputError
 from fn3hw.training.datasets import Augment, Data
+from fn3hw.training.loop import placed
 from fn3hw.training.optimising import learning_rate, make_optimiser
 from fn3hw.training.recipe import Recipe
-
-BATCH = 256
 
 
 class AdaBits(nn.Module):
@@ -41,27 +41,27 @@ class AdaBits(nn.Module):
         if list(widths) != sorted(set(widths), reverse=True) or not all(1 <= width <= 8 for width in widths):
             raise InputError(f"Bit widths have to descend, within 8 to 1, not {list(widths)}.")
         self.widths = tuple(widths)
+        self.bits = self.widths[0]
         self.module = copy.deepcopy(module)
         self.norms = make_switchable(self.module, len(self.widths))
         self.quantized = [
             f"{name}.weight" for name, m in self.module.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)
         ]
 
-    def forward(self, x: torch.Tensor, bits: int) -> torch.Tensor:
-        """Logits (N, classes) of images x (N, C, H, W) with weights of so many bits."""
-        weights = {name: quantize(self.module.get_parameter(name), bits) for name in self.quantized}
-        with switched(self.norms, self.widths.index(bits)):
-            return torch.func.functional_call(self.module, weights, (x,))  # type: ignore[no-any-return]
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits (N, classes) of images x (N, C, H, W) with weights of the active width."""
+        weights = {name: quantize(self.module.get_parameter(name), self.bits) for name in self.quantized}
+        return torch.func.functional_call(self.module, weights, (x,))  # type: ignore[no-any-return]
 
-    @torch.no_grad()
-    def accuracy(self, data: Data, split: str, bits: int) -> float:
-        """Top-1 accuracy in percent."""
-        self.eval()
-        right = total = 0
-        for x, y in data.batches(split, BATCH):
-            right += int((self(_placed(x), bits).argmax(dim=1) == y).sum())
-            total += len(y)
-        return 100.0 * right / total
+    @contextmanager
+    def active(self, bits: int) -> Iterator[AdaBits]:
+        """Within the context, weights have so many bits, and batch norm is that of this width."""
+        before, self.bits = self.bits, bits
+        try:
+            with switched(self.norms, self.widths.index(bits)):
+                yield self
+        finally:
+            self.bits = before
 
 
 def quantize(weight: torch.Tensor, bits: int) -> torch.Tensor:
@@ -88,6 +88,7 @@ def train_adabits(module: nn.Module, data: Data, recipe: Recipe, widths: Sequenc
     """
     net = AdaBits(module, widths)
     net.to(memory_format=torch.channels_last)
+    device = torch.device("cpu")
     phase = recipe.replace(epochs=max(1, recipe.epochs // len(net.widths)))
     augment = Augment(recipe.data.shift, recipe.data.flip)
     per_epoch = data.steps_per_epoch(recipe.batch_size)
@@ -105,7 +106,8 @@ def train_adabits(module: nn.Module, data: Data, recipe: Recipe, widths: Sequenc
                 for group in optimiser.param_groups:
                     group["lr"] = learning_rate(phase, step, per_epoch)
                 optimiser.zero_grad(set_to_none=True)
-                F.cross_entropy(net(_placed(x), bits), y).backward()  # type: ignore[no-untyped-call]
+                with net.active(bits):
+                    F.cross_entropy(net(placed(x, device)), y).backward()  # type: ignore[no-untyped-call]
                 optimiser.step()
                 step += 1
     return net.eval()
@@ -113,7 +115,3 @@ def train_adabits(module: nn.Module, data: Data, recipe: Recipe, widths: Sequenc
 
 def _states(net: AdaBits, setting: int) -> list[Any]:
     return [norm.norms[setting] for norm in net.norms]
-
-
-def _placed(x: torch.Tensor) -> torch.Tensor:
-    return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x

@@ -13,6 +13,7 @@ from fn3hw.cli.options import AsJson
 from fn3hw.cli.runs import onnx_accuracy
 from fn3hw.deploy import Supernet, export
 from fn3hw.errors import InputError
+from fn3hw.space import Nested
 from fn3hw.training import Recipe, Run, recipe_data, recipe_network
 from fn3hw.training import train as train_network
 from fn3hw.training.distributed import Ranks
@@ -32,9 +33,10 @@ def train(
     """
     console = Console(as_json=as_json)
     run = open_or_create(recipe, output, settings or [])
-    supernet = train_run(run, console)
     if not Ranks.join().is_first:
+        train_weights(run, console)
         return
+    supernet = train_run(run, console)
     data = recipe_data(run.recipe)
     full = supernet.slice(supernet.space.full()).SerializeToString()
     accuracy = onnx_accuracy(full, data, "test")
@@ -93,10 +95,18 @@ def train_run(run: Run, console: Console) -> Supernet:
     """Train a run to its end and export its supernet; what is done already is not done again."""
     if (run.folder / "supernet.onnx").is_file() and (run.folder / "space.json").is_file() and run.is_trained:
         return Supernet.load(run.folder)
+    net = train_weights(run, console)
+    run.save_weights(net.state_dict())
+    supernet = export(net.cpu())
+    supernet.save(run.folder)
+    return supernet
+
+
+def train_weights(run: Run, console: Console) -> Nested:
+    """Train a run's network to its end; processes that share a training all call this, the first one reports."""
     data = recipe_data(run.recipe)
     net = recipe_network(run.recipe, data)
-    first = Ranks.join().is_first
-    if first:
+    if Ranks.join().is_first:
         console.say(f"{run.folder}: {run.recipe.network.name}, {net.space.n_blocks} blocks in {len(net.space)} gates")
     with console.progress("training") as ticker:
         train_network(
@@ -108,8 +118,4 @@ def train_run(run: Run, console: Console) -> Supernet:
                 p.step, p.steps, p.seconds_left, f"epoch {p.epoch + 1}/{p.epochs}, loss {p.loss:.3f}"
             ),
         )
-    supernet = export(net.cpu())
-    if first:
-        run.save_weights(net.state_dict())
-        supernet.save(run.folder)
-    return supernet
+    return net

@@ -127,7 +127,7 @@ class IntegerForm:
         ranges: Ranges,
         output: str,
     ) -> None:
-        self.ranges, self.output = ranges, output
+        self.ranges = ranges
         self.arrays: dict[str, Array] = dict(arrays)
         self.weights = dict(weights)
         self.tensors: list[onnx.TensorProto] = []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any, Literal, Protocol
@@ -13,41 +12,11 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from fn3hw.deploy import Supernet, calibrated
 from fn3hw.errors import InputError
 from fn3hw.space.subnet import SearchSpace, Subnet
 
 _VERSION = 1
-
-
-class SlicedNetwork(Protocol):
-    """What is asked of a supernet; `fn3hw.deploy.Supernet` is one."""
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the model and its space."""
-        ...
-
-    @property
-    def space(self) -> SearchSpace:
-        """Its gates."""
-        ...
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """Shape of one input, without the batch."""
-        ...
-
-    def slice(self, subnet: Subnet, statistics: Any = None) -> Any:
-        """The smaller model, an ``onnx.ModelProto``."""
-        ...
-
-
-Finish = Callable[[Any, Subnet, Any], Any]
-"""From network, subnet and statistics to the model that is evaluated, an ``onnx.ModelProto``."""
-
-
-def _sliced(network: Any, subnet: Subnet, statistics: Any) -> Any:
-    return network.slice(subnet, statistics)
 
 
 class StatisticsSource(Protocol):
@@ -59,7 +28,7 @@ class StatisticsSource(Protocol):
         ...
 
     def statistics(self, subnet: Subnet) -> Any:
-        """The statistics, as `SlicedNetwork.slice` takes them."""
+        """The statistics, as `Supernet.slice` takes them."""
         ...
 
 
@@ -74,8 +43,7 @@ class Evaluator:
         threads: batches that run side by side in a call.
         batch_size: images per run. Small ones keep the activations in the cache.
         bn: ``"closed-form"`` takes the statistics from ``moments``, ``"stored"`` keeps those of training.
-        finish: makes the model; by default the slice as it is. One that calibrates integers needs another ``made_by``.
-        made_by: what ``finish`` depends on, part of the key.
+        calibration: training images that set the ranges of activations, for a network with quantized weights.
 
     Raises:
         InputError: the images do not fit the network or the labels, or there are none.
@@ -83,7 +51,7 @@ class Evaluator:
 
     def __init__(
         self,
-        supernet: SlicedNetwork,
+        supernet: Supernet,
         moments: StatisticsSource | None,
         images: NDArray[np.float32],
         labels: NDArray[np.int64],
@@ -91,8 +59,7 @@ class Evaluator:
         threads: int = 2,
         batch_size: int = 16,
         bn: Literal["closed-form", "stored"] = "closed-form",
-        finish: Finish = _sliced,
-        made_by: str = "",
+        calibration: NDArray[np.float32] | None = None,
     ) -> None:
         _check(supernet, images, labels)
         if bn not in ("closed-form", "stored") or (bn == "closed-form" and moments is None):
@@ -105,7 +72,7 @@ class Evaluator:
         self._labels = np.asarray(labels, dtype=np.int64)
         self._batch_size = batch_size
         self._threads = threads
-        self._finish, self._made_by = finish, made_by
+        self._calibration = calibration
         self._options = _session_options()
 
     @property
@@ -128,7 +95,7 @@ class Evaluator:
             "labels": _digest(self._labels),
             "batch_size": self._batch_size,
             "onnxruntime": onnxruntime.__version__,
-            **({"made_by": self._made_by} if self._made_by else {}),
+            **({"calibration": _digest(self._calibration)} if self._calibration is not None else {}),
         }
         text = json.dumps(settings, sort_keys=True)
         return f"{self._supernet.digest[:16]}:{hashlib.sha256(text.encode()).hexdigest()[:16]}"
@@ -136,8 +103,13 @@ class Evaluator:
     def accuracy(self, subnet: Subnet) -> float:
         """Top-1 accuracy in percent. An image for which the network returns no finite number counts as wrong."""
         statistics = self._moments.statistics(subnet) if self._moments is not None else None
-        model = self._finish(self._supernet, subnet, statistics).SerializeToString()
-        session = onnxruntime.InferenceSession(model, self._options, providers=["CPUExecutionProvider"])
+        if self._calibration is None:
+            model = self._supernet.slice(subnet, statistics)
+        else:
+            model = calibrated(self._supernet, subnet, statistics, self._calibration)
+        session = onnxruntime.InferenceSession(
+            model.SerializeToString(), self._options, providers=["CPUExecutionProvider"]
+        )
         name = session.get_inputs()[0].name
 
         def right(start: int) -> int:
@@ -160,7 +132,7 @@ def _session_options() -> onnxruntime.SessionOptions:
     return options
 
 
-def _check(supernet: SlicedNetwork, images: NDArray[np.float32], labels: NDArray[np.int64]) -> None:
+def _check(supernet: Supernet, images: NDArray[np.float32], labels: NDArray[np.int64]) -> None:
     if not len(images) or len(images) != len(labels):
         raise InputError(f"Accuracy needs as many labels as images, and some: got {len(images)} and {len(labels)}.")
     if tuple(images.shape[1:]) != tuple(supernet.input_shape):

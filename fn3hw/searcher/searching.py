@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fn3hw.deploy import Moments, Statistics, Supernet, as_supernet, calibrated
+from fn3hw.deploy import Moments, Statistics, Supernet, as_supernet
 from fn3hw.errors import InputError
 from fn3hw.profiler import Profile
 from fn3hw.searcher.api import CostBy, OnProgress, run_search
@@ -88,11 +88,14 @@ def search(
         profile.check_network(supernet.architecture)
     if moments is None:
         moments = Moments.collect(supernet, data.arrays("train", _MOMENT_IMAGES)[0], threads=threads)
-    made = _finishing(supernet, data)
-    evaluator = Evaluator(supernet, moments, *data.arrays("search", images), threads=threads, **made)
+    # Quantized weights are evaluated as the integers that they are.
+    calibration = data.arrays("train", _CALIBRATION_IMAGES)[0] if supernet.quantizers else None
+    evaluator = Evaluator(supernet, moments, *data.arrays("search", images), threads=threads, calibration=calibration)
     final = None
     if final_images is not None and final_images > images:
-        final = Evaluator(supernet, moments, *data.arrays("search", final_images), threads=threads, **made)
+        final = Evaluator(
+            supernet, moments, *data.arrays("search", final_images), threads=threads, calibration=calibration
+        )
     if settings is None:
         make = Heuristic.plain if cost_by == "blocks" else Heuristic
         settings = make(evaluations=evaluations, seed=seed)
@@ -110,18 +113,6 @@ def search(
         exporter=exporter_of(supernet, data, profile),
         progress=progress,
     )
-
-
-def _finishing(supernet: Supernet, data: SearchData) -> dict[str, Any]:
-    """How a network with quantized weights is evaluated: as integers, calibrated on training images."""
-    if not supernet.quantizers:
-        return {}
-    images = data.arrays("train", _CALIBRATION_IMAGES)[0]
-
-    def finish(network: Supernet, subnet: Subnet, statistics: Statistics) -> Any:
-        return calibrated(network, subnet, statistics, images)
-
-    return {"finish": finish, "made_by": f"calibrated {sha256(images.tobytes())}"}
 
 
 def provenance_of(

@@ -123,8 +123,8 @@ def train(
         net.eval()
         return [Epoch(**entry) for entry in run.history()]
     ranks = Ranks.join()
-    writes = run is not None and ranks.is_first
-    with torch.random.fork_rng(), only_writer(run.folder / WEIGHTS) if run and writes else nullcontext():
+    alone = only_writer(run.folder / WEIGHTS) if run is not None and ranks.is_first else nullcontext()
+    with torch.random.fork_rng(), alone:
         return Trainer(net, data, recipe, run, progress, ranks).run()
 
 
@@ -304,7 +304,7 @@ class Trainer:
             group["lr"] = learning_rate(self.recipe, self._step_number(), self.steps_per_epoch)
 
     def _set_temperature(self) -> None:
-        """Soft steps harden as training goes on (Yang et al., Quantization Networks, 2019, sec. 3.2)."""
+        """Soft steps harden as training goes on (Yang et al., Quantization Networks, 2019)."""
         bits = self.recipe.network.bits
         if bits is not None and bits.soft is not None:
             done = (self._step_number() + 1) / (self.recipe.epochs * self.steps_per_epoch)
@@ -315,7 +315,7 @@ class Trainer:
         return self.position.history[-1]["accuracy"] if self.position.history else None
 
     def _placed(self, x: torch.Tensor) -> torch.Tensor:
-        return _placed(x, self.device)
+        return placed(x, self.device)
 
     def _check_weights(self) -> None:
         """The loss tells a step late: a checkpoint must not hold what it has not seen yet."""
@@ -333,8 +333,8 @@ class Trainer:
 
 
 @torch.no_grad()
-def accuracy(net: Nested, data: Data, split: str, *, limit: int | None = None) -> float:
-    """Top-1 accuracy of the full network in percent, with its batch-norm statistics as they are.
+def accuracy(net: nn.Module, data: Data, split: str, *, limit: int | None = None) -> float:
+    """Top-1 accuracy of a network, of a nested one the full one's, in percent, batch norm as it is.
 
     Args:
         net: the network; its mode is kept.
@@ -347,13 +347,14 @@ def accuracy(net: Nested, data: Data, split: str, *, limit: int | None = None) -
     right = total = 0
     try:
         for x, y in data.batches(split, EVALUATION_BATCH, limit=limit):
-            right += int((net(_placed(x, device)).argmax(dim=1).cpu() == y).sum())
+            right += int((net(placed(x, device)).argmax(dim=1).cpu() == y).sum())
             total += len(y)
     finally:
         net.train(training)
     return 100.0 * right / total
 
 
-def _placed(x: torch.Tensor, device: torch.device) -> torch.Tensor:
+def placed(x: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Images on a device, channels last where they are (N, C, H, W)."""
     x = x.to(device, non_blocking=True)
     return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x

@@ -54,10 +54,11 @@ def sample(space: SearchSpace, sampling: Sampling, rng: np.random.Generator) -> 
 
     A gate of a level named in ``sampling.drop`` is sampled with that probability only, and otherwise kept full.
     """
-    counts = dict(space.random(rng, prefix=True).counts)
     if sampling.uniform:
         share = rng.random()
         counts = {gate.name: gate.min_kept + round(share * (gate.size - gate.min_kept)) for gate in space}
+    else:
+        counts = dict(space.random(rng, prefix=True).counts)
     for gate in space:
         if gate.level in sampling.drop and rng.random() >= sampling.drop[gate.level]:
             counts[gate.name] = gate.size

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +15,19 @@ from fn3hw.deploy import Supernet, activation_ranges, export
 from fn3hw.deploy.runtime import open_session
 from fn3hw.deploy.supernet import Parameter
 from fn3hw.errors import InputError, RunError
-from fn3hw.space import Bits, Gate, Nested, Schedule, SearchSpace, Subnet, nest
-from tests.networks import IMAGE, Zoo, images, randomise, resnext, resnext_supernet, subnets, zoo, zoo_supernet
+from fn3hw.space import Gate, SearchSpace, Subnet, nest
+from tests.networks import (
+    IMAGE,
+    Zoo,
+    images,
+    quantized,
+    randomise,
+    resnext,
+    resnext_supernet,
+    subnets,
+    zoo,
+    zoo_supernet,
+)
 
 
 @settings(deadline=None, max_examples=40)
@@ -54,13 +64,6 @@ def test_masked_paths_equal_the_sliced_file(data: st.DataObject) -> None:
     for gate, count in subnet.counts.items():
         grouped = gate.replace("reduce", "paths") + ".weight"
         assert supernet.space[gate].level == "layer" or grouped not in weights or weights[grouped].dims[0] % count == 0
-
-
-@cache
-def quantized() -> tuple[Nested, Supernet]:
-    bits = Bits(schedule=Schedule(full_precision=True), groups=4)
-    net = nest(randomise(Zoo()), torch.zeros(2, *IMAGE), ("bit", "channel", "layer"), bits=bits).eval()
-    return net, export(net)
 
 
 @settings(deadline=None, max_examples=40)

@@ -13,12 +13,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from fn3hw.deploy import Moments, Supernet, export, recalibrate
+from fn3hw.deploy import Moments, Supernet, calibrated, export, recalibrate
 from fn3hw.errors import InputError
 from fn3hw.searcher import Evaluator, Heuristic, search
 from fn3hw.searcher.verify import masked_difference
 from fn3hw.space.nested import nest
 from fn3hw.space.subnet import SearchSpace, Subnet
+from tests.networks import images, quantized
 
 
 class Block(torch.nn.Module):
@@ -76,6 +77,20 @@ def test_accuracy_is_that_of_the_sliced_file(supernet: Supernet) -> None:
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     expected = 100 * (session.run(None, {"input": images})[0].argmax(axis=1) == labels).mean()
     assert evaluator.accuracy(subnet) == pytest.approx(expected) == evaluator.accuracy(subnet)
+
+
+def test_quantized_networks_are_evaluated_as_the_integers_that_they_are() -> None:
+    _, network = quantized()
+    calibration, x, labels = images(32, seed=1), images(60), np.arange(60) % 5
+    subnet = network.space.from_counts({gate.name: 2 for gate in network.space if gate.level == "bit"})
+    model = calibrated(network, subnet, None, calibration)
+    assert any(node.op_type == "QuantizeLinear" for node in model.graph.node)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    expected = 100 * (session.run(None, {"input": x})[0].argmax(axis=1) == labels).mean()
+    evaluator, other = (
+        Evaluator(network, None, x, labels, bn="stored", calibration=part) for part in (calibration, calibration[:9])
+    )
+    assert evaluator.accuracy(subnet) == pytest.approx(expected) and evaluator.key != other.key
 
 
 def test_key_changes_with_all_that_the_accuracy_depends_on(supernet: Supernet) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from fn3hw.errors import InputError, TraceError, UnknownName
-from fn3hw.space import Bits, Nested, nest
+from fn3hw.space import Bits, Nested, Subnet, nest
 from fn3hw.space.networks import MLP, build
 from tests.networks import IMAGE, Zoo, images, randomise, resnext, subnets, zoo
 
@@ -30,6 +30,14 @@ def test_outside_of_a_context_the_network_is_the_users() -> None:
     module = randomise(Zoo()).eval()
     x = torch.from_numpy(images())
     assert torch.equal(nest(module, x, ("channel",))(x), module(x))
+
+
+def masked_and_sliced(net: Nested, subnet: Subnet, x: torch.Tensor) -> list[torch.Tensor]:
+    found = []
+    for sliced in (False, True):
+        with torch.no_grad(), net.active(subnet, sliced=sliced):
+            found.append(net(x))
+    return found
 
 
 def test_the_groups_of_a_grouped_convolution_are_paths() -> None:
@@ -53,10 +61,7 @@ def test_groups_that_change_the_number_of_channels_are_left_whole() -> None:
 def test_sliced_paths_equal_masked_ones(data: st.DataObject) -> None:
     net, x = resnext(), torch.from_numpy(images())
     subnet = net.space.random(np.random.default_rng(data.draw(st.integers(0, 2**32 - 1))), prefix=True)
-    with torch.no_grad(), net.active(subnet, sliced=False):
-        masked = net(x)
-    with torch.no_grad(), net.active(subnet):
-        sliced = net(x)
+    masked, sliced = masked_and_sliced(net, subnet, x)
     assert torch.allclose(sliced, masked, rtol=1e-4, atol=1e-4 * float(masked.abs().max()))
 
 
@@ -65,10 +70,7 @@ def test_sliced_paths_equal_masked_ones(data: st.DataObject) -> None:
 def test_sliced_equals_masked(data: st.DataObject, beta: bool) -> None:
     net, x = zoo(beta), torch.from_numpy(images())
     subnet = net.space.random(np.random.default_rng(data.draw(st.integers(0, 2**32 - 1))), prefix=True)
-    with torch.no_grad(), net.active(subnet, sliced=False):
-        masked = net(x)
-    with torch.no_grad(), net.active(subnet):
-        sliced = net(x)
+    masked, sliced = masked_and_sliced(net, subnet, x)
     assert torch.allclose(sliced, masked, rtol=1e-4, atol=1e-4 * float(masked.abs().max()))
 
 
@@ -138,10 +140,7 @@ def test_every_layer_with_weights_has_a_quantizer() -> None:
 def test_quantized_networks_run_sliced_as_masked_and_as_with_weights_replaced(data: st.DataObject) -> None:
     net, x = bit_zoo(), torch.from_numpy(images())
     subnet = net.space.random(np.random.default_rng(data.draw(st.integers(0, 2**32 - 1))), prefix=True)
-    with torch.no_grad(), net.active(subnet, sliced=False):
-        masked = net(x)
-    with torch.no_grad(), net.active(subnet):
-        sliced = net(x)
+    masked, sliced = masked_and_sliced(net, subnet, x)
     with torch.no_grad():
         for name, (gate, quantizer) in net.quantizers.items():
             weight = net.module.get_parameter(name)
