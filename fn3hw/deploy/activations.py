@@ -24,6 +24,7 @@ Ranges = Mapping[str, tuple[float, float]]
 """Per tensor the smallest and the largest value that its integers stand for; zero lies between them."""
 
 LAYERS = ("Conv", "Gemm")
+"""Layers that take a bias, and whose integer kernel writes integers; products of sequences ("MatMul") only read them."""
 FUSED = ("Relu", "Clip")
 """What a layer's integer kernel does on its way out."""
 CLIPPED = 1e-4
@@ -84,10 +85,10 @@ def borders(nodes: Iterable[onnx.NodeProto], weights: set[str], output: str) -> 
     """The tensors that quantized layers, and the sums between them, read and write."""
     nodes = list(nodes)
     made = {name for node in nodes for name in node.output}
-    layers = [node for node in nodes if node.op_type in LAYERS and node.input[1] in weights]
+    layers = [node for node in nodes if node.op_type in (*LAYERS, "MatMul") and node.input[1] in weights]
     found: dict[str, None] = {}
     for layer in layers:
-        found |= dict.fromkeys([layer.input[0], end_of(nodes, layer)])
+        found |= dict.fromkeys([layer.input[0], *([end_of(nodes, layer)] if layer.op_type in LAYERS else [])])
     for node in nodes:
         if node.op_type == "Add" and found.keys() & set(node.input) and made.issuperset(node.input):
             found |= dict.fromkeys([*node.input, end_of(nodes, node)])

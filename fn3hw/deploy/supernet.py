@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from fn3hw.deploy.activations import IntegerForm, Ranges, border_nodes, nominal_ranges
-from fn3hw.deploy.graph import Array, Graph, attribute, resolve
+from fn3hw.deploy.graph import GROUPS, Array, Graph, attribute, resolve
 from fn3hw.deploy.integers import IntegerWeight, raise_opset, read_quantizers, without_step_sizes
 from fn3hw.errors import InputError, RunError
 from fn3hw.space.files import sha256, write_bytes, write_text
+from fn3hw.space.flow import Layout
 from fn3hw.space.subnet import SearchSpace, Subnet
 
 SPACE_FORMAT = 1
@@ -279,7 +280,7 @@ class _Slicer:
             gate_node = self.graph.gate_nodes[index]
             value = self.graph.arrays[self._gate_value(index)]
             if gate_node.block is None:
-                value = np.take(value, self._entries(gate_node.gate, value.shape[1]), axis=1)
+                value = value.ravel()[self._entries(gate_node.gate, value.size)]
             if (value != 1).any():
                 if gate_node.block is not None:
                     continue
@@ -301,20 +302,21 @@ class _Slicer:
             node.input[position] = resolve(name, self.substitutes)
         gate = self.graph.gate_of_grouped.get(index)
         if gate is not None:
-            groups = next(a for a in node.attribute if a.name == "group")
-            groups.i = len(self.kept[gate]) * (groups.i // self.supernet.space[gate].size)
+            for groups in [a for a in node.attribute if a.name in GROUPS]:
+                groups.i = len(self.kept[gate]) * (groups.i // self.supernet.space[gate].size)
         return node
 
     def _entries(self, gate: str, length: int) -> NDArray[np.intp]:
-        """Indices along an axis of ``length`` entries that the kept blocks of a gate occupy."""
-        repeat = length // self.supernet.space[gate].size
-        return (self.kept[gate][:, None] * repeat + np.arange(repeat)).ravel()
+        """Indices along ``length`` entries, as many for each block, that the kept blocks of a gate occupy."""
+        size = self.supernet.space[gate].size
+        return Layout(0, length // size).entries(self.kept[gate], size)
 
     def _array(self, name: str) -> Array:
         array = self.graph.arrays[name]
-        for cut in self.graph.cuts.get(name, ()):
-            if not self.full[cut.gate]:
-                array = np.take(array, self._entries(cut.gate, array.shape[cut.axis]), axis=cut.axis)
+        for gate, layout in [(cut.gate, cut.layout) for cut in self.graph.cuts.get(name, ())]:
+            if not self.full[gate]:
+                entries = layout.entries(self.kept[gate], self.supernet.space[gate].size)
+                array = np.take(array, entries, axis=layout.axis)
         return array
 
     def _scale_weights(self, nodes: list[onnx.NodeProto], arrays: dict[str, Array]) -> None:

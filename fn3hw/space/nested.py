@@ -13,12 +13,12 @@ import torch
 from torch import fx, nn
 
 from fn3hw.errors import InputError
-from fn3hw.space.flow import Group, Slice
+from fn3hw.space.flow import Group, Layout, Slice
 from fn3hw.space.gate import LEVELS, Gate, check_level
 from fn3hw.space.quantizer import Quantizer, Schedule
 from fn3hw.space.sliced import Cuts, SlicedForward
 from fn3hw.space.subnet import SearchSpace, Subnet
-from fn3hw.space.tracing import CONVOLUTIONS, Branch, Trace, shape_of, trace
+from fn3hw.space.tracing import Branch, Trace, shape_of, trace, weight_of
 
 STRUCTURAL = tuple(level for level in LEVELS if level != "bit")
 GATE_PREFIX = "fn3hw_gates"
@@ -60,17 +60,16 @@ class GateSite(nn.Module):
     Args:
         gate: the gate.
         blocks: which of its blocks this place sees; all of them for channels and neurons, one for a residual branch.
-        repeat: consecutive entries per block.
-        ndim: number of axes of x; the channel axis is axis 1.
+        layout: where the blocks lie in x; None for a residual branch, which is multiplied as a whole.
+        ndim: number of axes of x.
         beta: multiply by the keep probability in evaluation, as the paper does (sec. 2.2).
     """
 
     value: torch.Tensor
 
-    def __init__(self, gate: Gate, blocks: range, *, repeat: int, ndim: int, beta: bool) -> None:
+    def __init__(self, gate: Gate, blocks: range, *, layout: Layout | None, ndim: int, beta: bool) -> None:
         super().__init__()
-        self.gate, self.blocks, self.repeat, self.beta = gate, blocks, repeat, beta
-        self.shape = (1,) if gate.level == "layer" else (1, len(blocks) * repeat, *[1] * (ndim - 2))
+        self.gate, self.blocks, self.layout, self.ndim, self.beta = gate, blocks, layout, ndim, beta
         scale = torch.tensor([gate.keep_probability(m) if beta else 1.0 for m in blocks])
         self.register_buffer("scale", scale, persistent=False)
         self.register_buffer("value", self.expand(scale), persistent=False)
@@ -78,7 +77,10 @@ class GateSite(nn.Module):
 
     def expand(self, per_block: torch.Tensor) -> torch.Tensor:
         """One number per block, shape (M,), to the shape that multiplies x."""
-        return per_block.repeat_interleave(self.repeat).reshape(self.shape)
+        if self.layout is None:
+            return per_block
+        entries = per_block.repeat_interleave(self.layout.repeat)
+        return entries.reshape([-1 if axis == self.layout.axis else 1 for axis in range(self.ndim)])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Multiply x, shape (N, C, ...), by the gate."""
@@ -88,11 +90,10 @@ class GateSite(nn.Module):
         """Multiply x, which holds only the first kept channels, by their β; without β that is x itself."""
         if self.training or not self.beta:
             return x
-        if self.gate.level == "layer":
+        if self.layout is None:
             return x * self.scale
-        return x * self.scale[: x.shape[1] // self.repeat].repeat_interleave(self.repeat).reshape(
-            1, -1, *[1] * (x.dim() - 2)
-        )
+        kept = x.shape[self.layout.axis] // self.layout.repeat
+        return x * self.expand(self.scale[:kept])
 
     def extra_repr(self) -> str:
         """The gate's name and size."""
@@ -113,12 +114,13 @@ class Nested(nn.Module):
         report: Sequence[Ungated],
         example: torch.Tensor,
         quantized: Mapping[str, str] | None = None,
+        carrying: frozenset[str] = frozenset(),
     ) -> None:
         super().__init__()
         self.module = module
         self.space = space
         self.report = tuple(report)
-        self._cuts = cuts
+        self._cuts, self._carrying = cuts, carrying
         self._gate_of_weight = dict(quantized or {})
         self.example_input = example
         sites = [m for m in module.modules() if isinstance(m, GateSite)]
@@ -128,7 +130,7 @@ class Nested(nn.Module):
             for path, m in module.named_modules()
             if isinstance(m, GateSite)
         }
-        self._sliced = SlicedForward(module, cuts, blocks, self.quantizers)
+        self._sliced = SlicedForward(module, cuts, blocks, self.quantizers, carrying)
         self._ordered: Subnet | None = None
         self._steps = self._steps_of(space.full())
 
@@ -217,6 +219,7 @@ class Nested(nn.Module):
             self.report,
             self.example_input,
             self._gate_of_weight,
+            self._carrying,
         )
         return twin.train(self.training)
 
@@ -302,17 +305,19 @@ class _Builder:
         self.levels = STRUCTURAL if levels is None else tuple(levels)
         self.required = self.levels if levels is not None else ()
         self.nodes = {node.name: node for node in traced.module.graph.nodes}
+        self.modules = dict(traced.module.named_modules())
         self.order = {name: index for index, name in enumerate(self.nodes)}
         self.report: list[Ungated] = []
         self.placed: list[tuple[int, Gate]] = []
         self.cuts: dict[str, list[tuple[str, Slice]]] = {}
         self.quantized: dict[str, str] = {}
+        self.carrying: set[str] = set()
 
     def build(self, example: torch.Tensor) -> Nested:
         found = set()
         for group in self.traced.groups:
             if (
-                group.kinds != {"input"}
+                not group.kinds <= {"input", "whole"}
                 and (level := _level_of(group)) in self.levels
                 and self._place_group(group, level)
             ):
@@ -331,7 +336,9 @@ class _Builder:
         self.traced.module.graph.lint()
         self.traced.module.recompile()
         space = SearchSpace(gate for _, gate in sorted(self.placed, key=lambda pair: pair[0]))
-        return Nested(self.traced.module, space, self.cuts, self.report, example, self.quantized)
+        return Nested(
+            self.traced.module, space, self.cuts, self.report, example, self.quantized, frozenset(self.carrying)
+        )
 
     def _place_group(self, group: Group, level: str) -> bool:
         name = group.producers[0]
@@ -347,12 +354,12 @@ class _Builder:
             return False
         gate = Gate(name, level, group.size, max(1, math.ceil(self.keep.get(level, 0.0) * group.size)))
         self.placed.append((min(self.order[site.value] for site in group.sites), gate))
+        self.carrying.update(group.values)
         for piece in group.cuts():
             self.cuts.setdefault(piece.parameter, []).append((gate.name, piece))
-        for site in group.sites:
+        for site in group.places():
             node = self.nodes[site.value]
-            readers = [user for user in node.users if str(user.target) in group.readers]
-            self._insert(gate, range(gate.size), node, readers, repeat=site.repeat * group.block)
+            self._insert(gate, range(gate.size), node, self._readers(node, group), site.layout)
         return True
 
     def _place_branches(self) -> bool:
@@ -367,32 +374,45 @@ class _Builder:
             gate = Gate(name, "layer", len(branches), math.ceil(self.keep.get("layer", 0.0) * len(branches)))
             self.placed.append((self.order[branches[0].value], gate))
             for m, branch in enumerate(branches):
-                self._insert(gate, range(m, m + 1), self.nodes[branch.value], [self.nodes[branch.operation]], repeat=1)
+                self._insert(gate, range(m, m + 1), self.nodes[branch.value], [self.nodes[branch.operation]], None)
         return bool(streams)
 
     def _place_bits(self) -> bool:
         """One quantizer per layer with weights, or per run of consecutive ones."""
-        modules = dict(self.traced.module.named_modules())
-        targets = [str(node.target) for node in self.nodes.values() if node.op == "call_module"]
-        layers = [t for t in dict.fromkeys(targets) if isinstance(modules[t], (*CONVOLUTIONS, nn.Linear))]
-        count = min(self.bits.groups or len(layers), len(layers))
+        layers = dict(self._layers())
+        names = list(layers)
+        count = min(self.bits.groups or len(names), len(names))
         for index in range(count):
-            members = layers[index * len(layers) // count : (index + 1) * len(layers) // count]
-            name = f"{members[0]}..{members[-1]}.bits" if len(members) > 1 else f"{members[0]}.bits"
-            weights = [self.traced.module.get_parameter(f"{member}.weight") for member in members]
+            members = names[index * len(names) // count : (index + 1) * len(names) // count]
+            label = [member.removesuffix(".weight") for member in members]
+            name = f"{label[0]}..{label[-1]}.bits" if len(members) > 1 else f"{label[0]}.bits"
+            weights = [self.traced.module.get_parameter(member) for member in members]
             quantizer = Quantizer(self.bits.schedule, weights, name=name.removesuffix(".bits"))
             kept = max(1, math.ceil(self.keep.get("bit", 0.0) * quantizer.schedule.size))
             gate = Gate(name, "bit", quantizer.schedule.size, kept)
             self.traced.module.add_submodule(_path_of(name), quantizer)
-            first = next(node for node in self.nodes.values() if node.target == members[0])
-            self.placed.append((self.order[first.name], gate))
-            self.quantized |= {f"{member}.weight": name for member in members}
-        return bool(layers)
+            self.placed.append((self.order[layers[members[0]].name], gate))
+            self.quantized |= dict.fromkeys(members, name)
+        return bool(names)
 
-    def _insert(self, gate: Gate, blocks: range, node: fx.Node, readers: list[fx.Node], *, repeat: int) -> None:
+    def _layers(self) -> Iterator[tuple[str, fx.Node]]:
+        """The weights of convolutions and linear layers, and the nodes that read them, in order of execution."""
+        seen = set()
+        for node in self.nodes.values():
+            weight = weight_of(node, self.modules)
+            if weight is not None and weight not in seen:
+                seen.add(weight)
+                yield weight, node
+
+    def _readers(self, node: fx.Node, group: Group) -> list[fx.Node]:
+        """What mixes the channels of a node: calls of modules by their path, products with a weight by its name."""
+        weights = [(user, weight_of(user, self.modules)) for user in node.users]
+        return [user for user, weight in weights if weight and weight.removesuffix(".weight") in group.readers]
+
+    def _insert(self, gate: Gate, blocks: range, node: fx.Node, readers: list[fx.Node], layout: Layout | None) -> None:
         graph, shape = self.traced.module.graph, shape_of(node)
         assert shape is not None
-        site = GateSite(gate, blocks, repeat=repeat, ndim=len(shape), beta=self.beta)
+        site = GateSite(gate, blocks, layout=layout, ndim=len(shape), beta=self.beta)
         path = f"{GATE_PREFIX}.{_identifier(gate.name)}__{_identifier(node.name)}"
         self.traced.module.add_submodule(path, site)
         with graph.inserting_after(node):
