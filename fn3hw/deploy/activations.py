@@ -24,7 +24,7 @@ Ranges = Mapping[str, tuple[float, float]]
 """Per tensor the smallest and the largest value that its integers stand for; zero lies between them."""
 
 LAYERS = ("Conv", "Gemm")
-"""Layers that take a bias, and whose integer kernel writes integers; products of sequences ("MatMul") only read them."""
+"""Layers that take a bias and whose integer kernel writes integers; products of sequences (MatMul) only read them."""
 FUSED = ("Relu", "Clip")
 """What a layer's integer kernel does on its way out."""
 CLIPPED = 1e-4

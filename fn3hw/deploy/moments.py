@@ -114,8 +114,9 @@ class Moments:
         """
         check_images(supernet, images)
         rng = np.random.default_rng(seed)
-        chosen = [supernet.space.full(), *(supernet.space.random(rng, prefix=True) for _ in range(subnets - 1))]
         collector = _Collector(supernet)
+        others = subnets - 1 if collector.norms else 0
+        chosen = [supernet.space.full(), *(supernet.space.random(rng, prefix=True) for _ in range(others))]
         for done, subnet in enumerate(chosen, start=1):
             drawn = rng.choice(len(images), size=min(images_per_subnet, len(images)), replace=False)
             collector.add(subnet, images[drawn], threads)

@@ -98,19 +98,32 @@ class Supernet:
         return sha256(bare.SerializeToString(deterministic=True) + self.space.digest.encode())
 
     def units(self) -> dict[str, tuple[str, ...]]:
-        """Per node the gates that decide its shape (``"NAME"``) and the branches that it belongs to (``"NAME[M]"``)."""
-        found: dict[str, tuple[str, ...]] = {}
+        """Per node the gates that decide its shape (``"NAME"``) and the branches that it belongs to (``"NAME[M]"``).
+
+        Of a node on the way between quantized layers, and of the borders of its output, also the bit gates on both
+        sides: whether its input and its output are integers is up to them.
+        """
         units = self.graph.units()
-        if self.quantizers:
-            found |= dict.fromkeys(border_nodes(self.graph.input), ())
+        if not self.quantizers:
+            return units
+        gates = {name: one.gate for name, one in self.quantizers.items()}
+        read_by: dict[str, list[str]] = {}
         for node in self.graph.nodes:
-            own = units[node.name]
-            for name in (name for name in node.input if name in self.quantizers):
-                own = (*own, self.quantizers[name].gate)
-                found[f"{name}/DequantizeLinear"] = own
-            found[node.name] = own
-            if self.quantizers:
-                found |= dict.fromkeys(border_nodes(node.output[0]), own)
+            for name in node.input:
+                read_by.setdefault(name, []).extend(gates[weight] for weight in node.input if weight in gates)
+        behind: dict[str, tuple[str, ...]] = {}
+        found = dict.fromkeys(border_nodes(self.graph.input), tuple(dict.fromkeys(read_by[self.graph.input])))
+        for node in self.graph.nodes:
+            own = tuple(gates[name] for name in node.input if name in gates)
+            before = () if own else tuple(gate for name in node.input for gate in behind.get(name, ()))
+            output = node.output[0]
+            # A sum starts anew: through a chain of residual sums every layer would decide about every other one.
+            behind[output] = () if node.op_type == "Add" and not own else own or before
+            for name in (name for name in node.input if name in gates):
+                found[f"{name}/DequantizeLinear"] = (*units[node.name], *own)
+            found[node.name] = (*units[node.name], *dict.fromkeys((*own, *before)))
+            sides = dict.fromkeys((*own, *before, *read_by.get(output, ())))
+            found |= dict.fromkeys(border_nodes(output), (*units[node.name], *sides))
         return found
 
     def parameters(self) -> list[Parameter]:
