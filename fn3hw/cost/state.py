@@ -86,14 +86,16 @@ class Encoder:
         Raises:
             InputError: a gate is not of this space.
         """
-        widths, branches, precisions = [], [], []
+        widths: list[str] = []
+        branches: list[Branch] = []
+        precisions: list[str] = []
         for token in tokens:
             match = _BRANCH.fullmatch(token)
             branch = (match["gate"], int(match["block"])) if match else None
             if token in self.column:
                 (precisions if self.space[token].level == "bit" else widths).append(token)
-            elif branch in self.branch_column:
+            elif branch is not None and branch in self.branch_column:
                 branches.append(branch)
             else:
                 raise InputError(f"The profile's network has no gate {token!r}.")
-        return tuple(widths), tuple(b for b in branches if b is not None), tuple(dict.fromkeys(precisions))
+        return tuple(widths), tuple(branches), tuple(dict.fromkeys(precisions))

@@ -14,9 +14,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from fn3hw.deploy.activations import IntegerForm, Ranges, border_nodes, nominal_ranges
+from fn3hw.deploy.activations import IntegerForm, Ranges, bias_node, border_nodes, nominal_ranges
 from fn3hw.deploy.graph import GROUPS, Array, Graph, attribute, resolve
-from fn3hw.deploy.integers import IntegerWeight, raise_opset, read_quantizers, without_step_sizes
+from fn3hw.deploy.integers import IntegerWeight, raise_opset, read_quantizers, unpacking_nodes, without_step_sizes
 from fn3hw.errors import InputError, RunError
 from fn3hw.space.files import sha256, write_bytes, write_text
 from fn3hw.space.flow import Layout
@@ -120,7 +120,8 @@ class Supernet:
             # A sum starts anew: through a chain of residual sums every layer would decide about every other one.
             behind[output] = () if node.op_type == "Add" and not own else own or before
             for name in (name for name in node.input if name in gates):
-                found[f"{name}/DequantizeLinear"] = (*units[node.name], *own)
+                helpers = (*unpacking_nodes(name), bias_node(node.name))
+                found |= dict.fromkeys(helpers, (*units[node.name], *own))
             found[node.name] = (*units[node.name], *dict.fromkeys((*own, *before)))
             sides = dict.fromkeys((*own, *before, *read_by.get(output, ())))
             found |= dict.fromkeys(border_nodes(output), (*units[node.name], *sides))

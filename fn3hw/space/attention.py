@@ -36,9 +36,12 @@ class HeadAttention(nn.Module):
         if torch.onnx.is_in_onnx_export():
             heads = query.shape[-1] // self.head_dim
             return torch.onnx.ops.attention(query, key, value, bias, q_num_heads=heads, kv_num_heads=heads)[0]
-        heads_first = [x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for x in (query, key, value)]
+        query, key, value = (self._heads_first(x) for x in (query, key, value))
         p = self.dropout if self.training else 0.0
-        return F.scaled_dot_product_attention(*heads_first, attn_mask=bias, dropout_p=p).transpose(1, 2).flatten(2)
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=p).transpose(1, 2).flatten(2)
+
+    def _heads_first(self, x: torch.Tensor) -> torch.Tensor:
+        return x.reshape(*x.shape[:-1], -1, self.head_dim).transpose(1, 2)
 
     def extra_repr(self) -> str:
         """Channels per head."""

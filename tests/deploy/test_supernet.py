@@ -109,6 +109,7 @@ def test_integer_kernels_agree_with_integer_weights(seed: int, tmp_path: Path) -
     onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     kernels = [node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node]
     assert "Conv" not in kernels and kernels.count("QLinearConv") == 12 and "BatchNormalization" not in kernels
+    assert "Gemm" not in kernels and kernels.count("QGemm") == 2
     assert model.ByteSize() < floating.ByteSize() + 20_000
 
 
@@ -135,7 +136,7 @@ def test_the_bytes_of_a_subnet_follow_from_its_counts(data: st.DataObject) -> No
         if all(block in kept[gate] for gate, block in p.branches)
     )
     model = supernet.slice(subnet)
-    weights = [t for t in model.graph.initializer if not t.name.endswith(("/scale", "/levels"))]
+    weights = [t for t in model.graph.initializer if not t.name.endswith(("/scale", "/zero", "/levels"))]
     assert sum(len(t.raw_data) for t in weights) == expected
 
 
