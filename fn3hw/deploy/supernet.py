@@ -155,7 +155,7 @@ class Supernet:
         return found
 
     def slice(
-        self, subnet: Subnet, statistics: Statistics | None = None, *, ranges: Ranges | None = None
+        self, subnet: Subnet, statistics: Statistics | None = None, *, ranges: Ranges | None = None, pad: int = 1
     ) -> onnx.ModelProto:
         """The subnet as an ONNX model of its own, without what a zero gate makes dead.
 
@@ -166,11 +166,13 @@ class Supernet:
             subnet: which blocks are kept.
             statistics: mean and variance for batch-norm nodes, in the subnet's widths; others keep the supernet's.
             ranges: of the activations (`fn3hw.deploy.activation_ranges`): quantized layers then compute on integers.
+            pad: fill numbers of channels and neurons up to a multiple of this with ones that nothing reads, as far as
+                the network has them. The output is the same; it may come sooner. Quantized networks are not padded.
 
         Raises:
             InputError: the subnet is of another space, or statistics or ranges do not fit it.
         """
-        return _Slicer(self, subnet, statistics or {}).model(ranges)
+        return _Slicer(self, subnet, statistics or {}, pad=1 if self.quantizers else pad).model(ranges)
 
     def deployed(self, subnet: Subnet) -> onnx.ModelProto:
         """The subnet as it runs on a device, to measure time and memory with; not for its outputs.
@@ -223,11 +225,15 @@ class Supernet:
 class _Slicer:
     """Zero-gate elimination of one subnet."""
 
-    def __init__(self, supernet: Supernet, subnet: Subnet, statistics: Statistics) -> None:
+    def __init__(self, supernet: Supernet, subnet: Subnet, statistics: Statistics, *, pad: int = 1) -> None:
         self.supernet, self.graph, self.statistics, self.subnet = supernet, supernet.graph, statistics, subnet
         masks = supernet.space.masks(subnet)
-        self.kept = {name: np.flatnonzero(mask) for name, mask in masks.items()}
-        self.full = {name: bool(mask.all()) for name, mask in masks.items()}
+        self.kept = {
+            name: _padded(mask, pad) if supernet.space[name].level in ("channel", "neuron") else np.flatnonzero(mask)
+            for name, mask in masks.items()
+        }
+        self.real = {name: masks[name][kept] for name, kept in self.kept.items()}
+        self.full = {name: len(kept) == masks[name].size for name, kept in self.kept.items()}
         gates = self.graph.gate_nodes.values()
         self.dropped = frozenset((g.gate, g.block) for g in gates if g.block is not None and not masks[g.gate][g.block])
         self.substitutes = self.graph.bypass(self.dropped)
@@ -294,7 +300,9 @@ class _Slicer:
             gate_node = self.graph.gate_nodes[index]
             value = self.graph.arrays[self._gate_value(index)]
             if gate_node.block is None:
-                value = value.ravel()[self._entries(gate_node.gate, value.size)]
+                entries = self._entries(gate_node.gate, value.size)
+                real = self.real[gate_node.gate]
+                value = value.ravel()[entries] * np.repeat(real, len(entries) // len(real)).astype(value.dtype)
             if (value != 1).any():
                 if gate_node.block is not None:
                     continue
@@ -346,12 +354,30 @@ class _Slicer:
         for node in nodes:
             if node.op_type == "BatchNormalization" and node.name in self.statistics:
                 for name, value in zip(node.input[3:5], self.statistics[node.name], strict=True):
+                    value = self._widened(name, value)
                     if value.shape != arrays[name].shape:
                         raise InputError(
                             f"Statistics of {node.name} have shape {value.shape}, "
                             f"the subnet needs {arrays[name].shape}."
                         )
                     arrays[name] = value.astype(np.float32)
+
+    def _widened(self, name: str, value: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Statistics of the kept channels, with 1 where the model has channels that nothing reads."""
+        cuts = self.graph.cuts.get(name, ())
+        real = self.real[cuts[0].gate] if cuts else np.ones(0, dtype=np.bool_)
+        wide = np.repeat(real, cuts[0].layout.repeat) if cuts else real
+        if wide.all() or value.size != wide.sum():
+            return value
+        widened = np.ones(wide.size, dtype=np.float32)
+        widened[wide] = value
+        return widened
+
+
+def _padded(mask: NDArray[np.bool_], pad: int) -> NDArray[np.intp]:
+    """Indices of the kept blocks, and of as many removed ones as fill their number up to a multiple of ``pad``."""
+    missing = -int(mask.sum()) % pad
+    return np.sort(np.concatenate([np.flatnonzero(mask), np.flatnonzero(~mask)[:missing]]))
 
 
 def split_branch(text: str) -> tuple[str, int]:
