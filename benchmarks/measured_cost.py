@@ -10,20 +10,17 @@ Usage: python benchmarks/measured_cost.py RUN [EVALUATIONS] [SEEDS]
 from __future__ import annotations
 
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
+from judging import Judge, searched
 from numpy.typing import NDArray
 from report import report
 
 from fn3hw.cli.console import Console
-from fn3hw.cli.runs import OpenRun, onnx_accuracy
+from fn3hw.cli.runs import OpenRun
 from fn3hw.cost import fit_cost
-from fn3hw.deploy import recalibrate
-from fn3hw.searcher import Atlas, search
 from fn3hw.searcher.verify import ProfiledMeter
-from fn3hw.space import Subnet
 
 SHARES = (0.8, 0.7, 0.6, 0.5, 0.35)
 WAYS = ("latency", "blocks")
@@ -38,19 +35,15 @@ def main() -> None:
     measured = opened.profile(folder / "profile.json")
     cost = fit_cost(measured)
     with ProfiledMeter(opened.supernet, measured, "local") as meter:
-        judge = Judge(opened, meter, measured.reference.latency_ms)
+        judge, full_ms = Judge(opened, meter), measured.reference.latency_ms
 
         def table(way: str, levels: tuple[str, ...]) -> Array:
             """Test accuracy per seed and share."""
             rows = []
             for seed in range(seeds):
-                with tempfile.TemporaryDirectory() as scratch:
-                    atlas = search(
-                        opened.supernet, cost, opened.data, folder=scratch, evaluations=evaluations, seed=seed,
-                        cost_by=way, levels=levels, profile=measured, moments=opened.moments,
-                    )  # fmt: skip
+                atlas = searched(opened, cost, measured, by=way, levels=levels, evaluations=evaluations, seed=seed)
                 spent.append(len(atlas.points) + len(atlas.dominated))
-                rows.append([judge.best(atlas, share) for share in SHARES])
+                rows.append([judge.at_latency(atlas, share * full_ms) for share in SHARES])
                 print(*levels, way, seed, spent[-1], rows[-1], file=sys.stderr)
             return np.array(rows)
 
@@ -79,33 +72,6 @@ def compared(tables: dict[str, Array]) -> dict[str, object]:
     }
     gain = tables["latency"].mean(axis=0) - tables["blocks"].mean(axis=0)
     return {"test_accuracy": accuracy, "gain_points": gain.tolist()}
-
-
-class Judge:
-    """Measures and tests files of subnets, each once."""
-
-    def __init__(self, opened: OpenRun, meter: ProfiledMeter, full_ms: float) -> None:
-        self.opened, self.meter, self.full_ms = opened, meter, full_ms
-        self.images = opened.data.arrays("train", 2048)[0]
-        self.known: dict[Subnet, tuple[float, float]] = {}
-
-    def best(self, atlas: Atlas, share: float) -> float:
-        """Test accuracy of what a search would choose at a latency: by merit, the first point measured to meet it."""
-        limit = share * self.full_ms
-        points = sorted((p for p in atlas.points if p.latency_ms <= 1.1 * limit), key=lambda p: -p.accuracy)
-        for point in points:
-            latency_ms, accuracy = self.measure(point.subnet)
-            if latency_ms <= limit:
-                return accuracy
-        return float("nan")
-
-    def measure(self, subnet: Subnet) -> tuple[float, float]:
-        """Measured latency in ms and test accuracy of a subnet's file, recalibrated."""
-        if subnet not in self.known:
-            supernet = self.opened.supernet
-            model = supernet.slice(subnet, recalibrate(supernet, subnet, self.images)).SerializeToString()
-            self.known[subnet] = self.meter.latency_ms(model), onnx_accuracy(model, self.opened.data, "test")
-        return self.known[subnet]
 
 
 if __name__ == "__main__":

@@ -91,7 +91,13 @@ def liven(module: nn.Module) -> nn.Module:
             part.running_mean.normal_(0, 0.1)
             part.running_var.uniform_(0.5, 1.5)
         elif isinstance(part, nn.Linear):
-            nn.init.normal_(part.bias, 0.0, 0.1)
+            if part.bias is not None:
+                nn.init.normal_(part.bias, 0.0, 0.1)
+            if not part.weight.any():
+                nn.init.normal_(part.weight, 0.0, part.in_features**-0.5)
+    for name, parameter in module.named_parameters():
+        if name.endswith("layer_scale"):
+            nn.init.uniform_(parameter, 0.2, 1.0)
     return module
 
 

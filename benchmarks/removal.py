@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +30,11 @@ from fn3hw.training import Recipe, Run
 
 LEVELS = ("layer", "path", "channel", "neuron", "bit")
 SEEDS = (0, 1, 2)
-POINTS = 12
-REPEATS = 10
+POINTS = 8
+REPEATS = 6
 EVALUATIONS = 150
-SEARCH_IMAGES = 2000
-TEST_IMAGES = 4000
+SEARCH_IMAGES = 1000
+TEST_IMAGES = 2000
 RECALIBRATION_IMAGES = 512
 ALLOWED = {"layer": 3.0}
 """Points that the search may lose at half of the blocks; 1.5 elsewhere."""
@@ -127,7 +126,7 @@ def searched(opened: OpenRun, counts: list[int], seed: int) -> list[Subnet]:
     space = opened.supernet.space
     images, labels = opened.data.arrays("search", SEARCH_IMAGES)
     evaluator = Evaluator(opened.supernet, opened.moments, images, labels)
-    charge = Charge(space, NoCost(space), "blocks")
+    charge = Charge(space, None, "blocks")
     settings = Heuristic.plain(evaluations=EVALUATIONS, seed=seed)
     with tempfile.TemporaryDirectory() as scratch, Archive(Path(scratch) / "a", space, evaluator.key) as archive:
         ledger = Ledger(
@@ -142,22 +141,6 @@ def searched(opened: OpenRun, counts: list[int], seed: int) -> list[Subnet]:
         fits = np.flatnonzero(kept <= space.n_blocks - count)
         chosen.append(charge.subnet(states[fits[accuracy[fits].argmax()]]))
     return chosen
-
-
-class NoCost:
-    """Stands where a search by blocks needs a cost model."""
-
-    def __init__(self, space: SearchSpace) -> None:
-        self.space = space
-
-    def steps(self, gate: str) -> list[int]:
-        """Every count."""
-        return list(range(self.space[gate].min_kept, self.space[gate].size + 1))
-
-    def predict(self, subnets: Sequence[Subnet]) -> pd.DataFrame:
-        """Nothing that depends on the subnet."""
-        columns = ("latency_ms", "latency_ms_low", "latency_ms_high", "peak_mib", "size_mib")
-        return pd.DataFrame({column: np.ones(len(subnets)) for column in columns})
 
 
 def summarise(table: pd.DataFrame) -> pd.DataFrame:

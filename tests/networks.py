@@ -8,6 +8,9 @@ import numpy as np
 import torch
 from hypothesis import strategies as st
 from torch import nn
+from torchvision.models.convnext import CNBlockConfig, ConvNeXt
+from torchvision.models.swin_transformer import SwinTransformer
+from torchvision.models.vision_transformer import VisionTransformer
 
 from fn3hw.deploy import Supernet, export
 from fn3hw.space import Bits, Gate, Nested, Schedule, SearchSpace, Subnet, nest
@@ -106,6 +109,31 @@ def resnext() -> Nested:
 def resnext_supernet() -> Supernet:
     """The exported `resnext`."""
     return export(resnext())
+
+
+SEQUENCE_IMAGE = (3, 12, 12)
+
+
+def sequence_module(name: str) -> nn.Module:
+    """A tiny vision transformer, Swin transformer (windows that are padded and shifted) or ConvNeXt."""
+    if name == "vit":
+        return VisionTransformer(12, 4, num_layers=2, num_heads=3, hidden_dim=12, mlp_dim=10, num_classes=5)
+    if name == "swin":
+        return SwinTransformer([2, 2], 8, [2, 2], [2, 4], [4, 4], mlp_ratio=1.5, num_classes=5)
+    stages = [CNBlockConfig(6, 8, 2), CNBlockConfig(8, None, 2)]
+    return ConvNeXt(stages, stochastic_depth_prob=0.1, layer_scale=0.5, num_classes=5)
+
+
+@cache
+def sequences(name: str) -> Nested:
+    """A nested `sequence_module`. Shared between tests: do not train it."""
+    return nest(randomise(sequence_module(name)), torch.zeros(2, *SEQUENCE_IMAGE), None).eval()
+
+
+@cache
+def sequences_supernet(name: str) -> Supernet:
+    """The exported `sequences`."""
+    return export(sequences(name))
 
 
 @cache

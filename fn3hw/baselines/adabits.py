@@ -15,13 +15,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
+from fn3hw.baselines.loop import cross_entropy, train_steps
 from fn3hw.baselines.switchable import make_switchable, switched
 from fn3hw.errors import InputError
-from fn3hw.training.datasets import Augment, Data
-from fn3hw.training.loop import placed
-from fn3hw.training.optimising import learning_rate, make_optimiser
+from fn3hw.training.datasets import Data
 from fn3hw.training.recipe import Recipe
 
 
@@ -87,30 +85,14 @@ def train_adabits(module: nn.Module, data: Data, recipe: Recipe, widths: Sequenc
         widths: bits per weight, from many to few.
     """
     net = AdaBits(module, widths)
-    net.to(memory_format=torch.channels_last)
-    device = torch.device("cpu")
     phase = recipe.replace(epochs=max(1, recipe.epochs // len(net.widths)))
-    augment = Augment(recipe.data.shift, recipe.data.flip)
-    per_epoch = data.steps_per_epoch(recipe.batch_size)
     for number, bits in enumerate(net.widths):
-        optimiser = make_optimiser(net, phase)
         if number:
             for before, after in zip(*(_states(net, n) for n in (number - 1, number)), strict=True):
                 after.load_state_dict(before.state_dict())
-        net.train()
-        step = 0
-        for epoch in range(phase.epochs):
-            for x, y in data.training_batches(
-                recipe.batch_size, seed=recipe.seed, epoch=number * phase.epochs + epoch, augment=augment
-            ):
-                for group in optimiser.param_groups:
-                    group["lr"] = learning_rate(phase, step, per_epoch)
-                optimiser.zero_grad(set_to_none=True)
-                with net.active(bits):
-                    F.cross_entropy(net(placed(x, device)), y).backward()  # type: ignore[no-untyped-call]
-                optimiser.step()
-                step += 1
-    return net.eval()
+        with net.active(bits):
+            train_steps(net, data, phase, cross_entropy(net), first_epoch=number * phase.epochs)
+    return net
 
 
 def _states(net: AdaBits, setting: int) -> list[Any]:

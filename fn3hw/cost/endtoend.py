@@ -19,7 +19,7 @@ _OUTLIER = 0.02
 
 
 def gate_parts(table: UnitTable) -> list[Part]:
-    """A part per gate, in the branches that hold all its units, and one per branch."""
+    """A part per gate, in the branches that hold all its units, one per branch, and one per bit gate kept whole."""
     encoder = table.encoder
     parts = []
     for name in encoder.names:
@@ -30,6 +30,9 @@ def gate_parts(table: UnitTable) -> list[Part]:
             parts.append(Part(Unit((name,), branches), (encoder.column[name],), columns, (Rule(),), np.zeros(4)))
     for j, branch in enumerate(encoder.branches):
         parts.append(Part(Unit((), (branch,)), (), (j,), (), np.zeros(1)))
+    for gate in [gate for gate in encoder.space if gate.level == "bit"]:
+        whole = ((encoder.column[gate.name], gate.size, gate.size),)
+        parts.append(Part(Unit((), (), (gate.name,)), (), (), (), np.zeros(1), whole))
     return parts
 
 

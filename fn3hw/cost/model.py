@@ -15,8 +15,9 @@ from fn3hw.cost.intervals import Interval, conformal
 from fn3hw.cost.latency import Evidence, Latency, fit_latency, without_overhead
 from fn3hw.cost.memory import PeakMemory, Size
 from fn3hw.cost.metrics import Metrics, score
-from fn3hw.cost.parts import Part, blank_part, choose_rules
+from fn3hw.cost.parts import Part, choose_rules, weighted_error
 from fn3hw.cost.ports import MeasuredProfile
+from fn3hw.cost.precision import Partition, partitions, parts_of
 from fn3hw.cost.state import Encoder
 from fn3hw.cost.units import UnitTable
 from fn3hw.errors import UnknownName
@@ -37,14 +38,16 @@ class Rules:
         shared: the rule that most units follow.
         own: units that follow rules of their own, one rule per width.
         by: ``"kernels"``, or ``"end to end"`` where the profile has no kernel times.
+        precisions: what bits buy, where the network has bit gates.
     """
 
     shared: Rule
     own: dict[str, tuple[Rule, ...]]
     by: str
+    precisions: str = ""
 
     def __str__(self) -> str:
-        lines = [f"{self.shared} (from {self.by} times)"]
+        lines = [f"{self.shared} (from {self.by} times)", *([self.precisions] if self.precisions else [])]
         lines += [f"  {unit}: {'; '.join(str(rule) for rule in rules)}" for unit, rules in self.own.items()]
         return "\n".join(lines)
 
@@ -191,11 +194,36 @@ def fit_cost(profile: MeasuredProfile, *, level: float = 0.9) -> CostModel:
 
 
 def _kernel_fitter(table: UnitTable, evidence: Evidence) -> tuple[Rules, Evidence, _Fitter]:
-    used = np.flatnonzero(evidence.times.sum(axis=0) > 0)
-    evidence = replace(evidence, times=evidence.times[:, used], kernels=evidence.kernels[:, used])
-    shared, parts = choose_rules([blank_part(table, int(k)) for k in used], evidence.states, evidence.times)
+    options = partitions(table.encoder.space)
+    tried = [_choose(table, evidence, option) for option in options]
+    earn = [1.0 + np.log(len(options)) / len(evidence.latency_ms) * number for number in range(len(options))]
+    errors = [weighted_error(parts, of_parts.states, of_parts.times) for _, parts, of_parts in tried]
+    best = int(np.argmin(np.array(errors) * earn))
+    shared, parts, evidence = tried[best]
     evidence = without_overhead(evidence, fit_latency(parts, evidence))
-    return _rules(shared, parts, "kernel"), evidence, lambda some: fit_latency(parts, some)
+    rules = replace(_rules(shared, parts, "kernel"), precisions=options[best].says if len(options) > 1 else "")
+    return rules, evidence, lambda some: fit_latency(parts, some)
+
+
+def _choose(table: UnitTable, evidence: Evidence, partition: Partition) -> tuple[Rule, list[Part], Evidence]:
+    """The rule that most parts share, the parts of all units under a partition, and the evidence per part."""
+    used = np.flatnonzero(evidence.times.sum(axis=0) > 0)
+    pairs = [(int(k), part) for k in used for part in parts_of(table, int(k), partition, evidence.states)]
+    there = np.stack([part.present(evidence.states) for _, part in pairs], axis=1)
+    columns = [k for k, _ in pairs]
+    of_parts = replace(evidence, times=evidence.times[:, columns] * there, kernels=evidence.kernels[:, columns] * there)
+    kinds: dict[tuple[int, ...], list[int]] = {}
+    for index, (_, part) in enumerate(pairs):
+        kinds.setdefault(part.mode[0][1:] if part.mode else (), []).append(index)
+    chosen: dict[int, Part] = {}
+    shared: dict[float, Rule] = {}
+    for members in kinds.values():
+        # Other precisions are other kernels: what parts share, they share with those of their precision.
+        times = of_parts.times[:, members]
+        rule, parts = choose_rules([pairs[index][1] for index in members], evidence.states, times)
+        chosen |= dict(zip(members, parts, strict=True))
+        shared[float(times.sum())] = rule
+    return shared[max(shared)], [chosen[index] for index in range(len(pairs))], of_parts
 
 
 def _end_to_end_fitter(table: UnitTable, evidence: Evidence) -> tuple[Rules, Evidence, _Fitter]:

@@ -13,6 +13,9 @@ from fn3hw.cost.solve import fit_relative, huber_weights
 from fn3hw.cost.state import States
 from fn3hw.cost.units import Unit, UnitTable
 
+Mode = tuple[tuple[int, int, int], ...]
+"""Per bit gate its column in `States.counts`, and the lowest and the highest of the counts that run alike."""
+
 ALPHA = 1e-4
 """Ridge of a part's coefficients, relative to columns of unit root mean square."""
 
@@ -35,6 +38,7 @@ class Part:
         branch_columns: of its branches in `States.branches`.
         rules: of each width.
         coef: of the terms of `design`.
+        mode: which precisions it is the time of, see `fn3hw.cost.precision`.
     """
 
     unit: Unit
@@ -42,10 +46,14 @@ class Part:
     branch_columns: tuple[int, ...]
     rules: tuple[Rule, ...]
     coef: FloatArray
+    mode: Mode = ()
 
     def present(self, states: States) -> NDArray[np.bool_]:
-        """Whether the unit exists, shape (n,)."""
-        return np.asarray(states.branches[:, list(self.branch_columns)].all(axis=1), dtype=np.bool_)
+        """Whether the unit exists, in a precision of the part's mode, shape (n,)."""
+        there = np.asarray(states.branches[:, list(self.branch_columns)].all(axis=1), dtype=np.bool_)
+        for column, lowest, highest in self.mode:
+            there &= (states.counts[:, column] >= lowest) & (states.counts[:, column] <= highest)
+        return there
 
     def matrix(self, states: States, rules: tuple[Rule, ...] | None = None) -> FloatArray:
         """Design matrix of shape (n, p), zero where the unit does not exist."""
@@ -128,6 +136,12 @@ def choose_rules(parts: Sequence[Part], states: States, times: FloatArray) -> tu
                 rules, error = own[best], own_errors[best]
         chosen.append(replace(part, rules=rules))
     return shared, chosen
+
+
+def weighted_error(parts: Sequence[Part], states: States, times: FloatArray) -> float:
+    """Leave-one-out error of parts under their rules, by their share of the time."""
+    share = times.mean(axis=0) / times.sum(axis=1).mean()
+    return float(share @ [_error(part, part.rules, states, times[:, k]) for k, part in enumerate(parts)])
 
 
 def _is_shown(rule: Rule, counts: FloatArray) -> bool:

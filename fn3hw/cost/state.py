@@ -80,20 +80,22 @@ class Encoder:
         """Subnets by their ids."""
         return self.encode(self.space.parse(one) for one in ids)
 
-    def split(self, tokens: Iterable[str]) -> tuple[tuple[str, ...], tuple[Branch, ...]]:
-        """Gates of a node as the widths that shape it and the branches that it belongs to.
+    def split(self, tokens: Iterable[str]) -> tuple[tuple[str, ...], tuple[Branch, ...], tuple[str, ...]]:
+        """Gates of a node as the widths that shape it, the branches that it belongs to, and its bit gates.
 
         Raises:
             InputError: a gate is not of this space.
         """
-        widths, branches = [], []
+        widths: list[str] = []
+        branches: list[Branch] = []
+        precisions: list[str] = []
         for token in tokens:
             match = _BRANCH.fullmatch(token)
             branch = (match["gate"], int(match["block"])) if match else None
             if token in self.column:
-                widths.append(token)
-            elif branch in self.branch_column:
+                (precisions if self.space[token].level == "bit" else widths).append(token)
+            elif branch is not None and branch in self.branch_column:
                 branches.append(branch)
             else:
                 raise InputError(f"The profile's network has no gate {token!r}.")
-        return tuple(widths), tuple(b for b in branches if b is not None)
+        return tuple(widths), tuple(branches), tuple(dict.fromkeys(precisions))

@@ -25,10 +25,12 @@ class Unit:
     Args:
         widths: gates that decide their shape.
         branches: branches that must all be there for the nodes to exist.
+        precisions: bit gates that decide which kernels run, its own first.
     """
 
     widths: tuple[str, ...]
     branches: tuple[Branch, ...]
+    precisions: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -50,9 +52,9 @@ class UnitTable:
         self.unit_of: dict[str, Unit] = {}
         before: Unit | None = None
         for node, tokens in units.items():
-            widths, branches = encoder.split(tokens)
-            unit = Unit(tuple(sorted(widths)), tuple(sorted(branches)))
-            if not widths and before is not None and before.branches == unit.branches:
+            widths, branches, precisions = encoder.split(tokens)
+            unit = Unit(tuple(sorted(widths)), tuple(sorted(branches)), precisions)
+            if not widths and not precisions and before is not None and before.branches == unit.branches:
                 unit = before
             self.unit_of[node] = before = unit
         self.units: tuple[Unit, ...] = tuple(dict.fromkeys(self.unit_of.values()))

@@ -24,6 +24,7 @@ Ranges = Mapping[str, tuple[float, float]]
 """Per tensor the smallest and the largest value that its integers stand for; zero lies between them."""
 
 LAYERS = ("Conv", "Gemm")
+"""Layers that take a bias and whose integer kernel writes integers; products of sequences (MatMul) only read them."""
 FUSED = ("Relu", "Clip")
 """What a layer's integer kernel does on its way out."""
 CLIPPED = 1e-4
@@ -84,10 +85,10 @@ def borders(nodes: Iterable[onnx.NodeProto], weights: set[str], output: str) -> 
     """The tensors that quantized layers, and the sums between them, read and write."""
     nodes = list(nodes)
     made = {name for node in nodes for name in node.output}
-    layers = [node for node in nodes if node.op_type in LAYERS and node.input[1] in weights]
+    layers = [node for node in nodes if node.op_type in (*LAYERS, "MatMul") and node.input[1] in weights]
     found: dict[str, None] = {}
     for layer in layers:
-        found |= dict.fromkeys([layer.input[0], end_of(nodes, layer)])
+        found |= dict.fromkeys([layer.input[0], *([end_of(nodes, layer)] if layer.op_type in LAYERS else [])])
     for node in nodes:
         if node.op_type == "Add" and found.keys() & set(node.input) and made.issuperset(node.input):
             found |= dict.fromkeys([*node.input, end_of(nodes, node)])
@@ -183,7 +184,7 @@ class IntegerForm:
         self.tensors.append(numpy_helper.from_array(scale.astype(np.float32), f"{name}/scale"))
         inputs = [f"{name}/integers", f"{name}/scale"]
         attributes: dict[str, Any] = {"axis": 0} if scale.ndim else {}
-        result.append(helper.make_node("DequantizeLinear", inputs, [name], name=f"{name}/dequantize", **attributes))
+        result.append(helper.make_node("DequantizeLinear", inputs, [name], name=bias_node(node.name), **attributes))
 
     def _fold_norms(self, nodes: list[onnx.NodeProto]) -> list[onnx.NodeProto]:
         """Batch norm behind a quantized convolution goes into the scales of its weights and into its bias."""
@@ -210,7 +211,7 @@ class IntegerForm:
             shift = offset - mean * factor
         has_bias = len(node.input) > 2 and bool(node.input[2])
         bias = self.arrays.pop(node.input[2]).astype(np.float64) if has_bias else np.zeros(width)
-        name = f"{node.name}/bias"
+        name = bias_of(node.name)
         self.arrays[name] = bias * factor + shift
         del node.input[2:]
         node.input.append(name)
@@ -219,6 +220,16 @@ class IntegerForm:
         shape = [-1 if a == axis else 1 for a in range(weight.values.ndim)]
         scales = np.maximum(np.abs(factor) * float(weight.scale), 1e-12).astype(np.float32)
         self.weights[node.input[1]] = IntegerWeight(weight.values * signs.reshape(shape), weight.levels, scales, axis)
+
+
+def bias_of(layer: str) -> str:
+    """What the bias of an integer layer is called."""
+    return f"{layer}/bias"
+
+
+def bias_node(layer: str) -> str:
+    """The node that gives the bias of an integer layer."""
+    return f"{bias_of(layer)}/dequantize"
 
 
 def border_nodes(name: str) -> tuple[str, str]:

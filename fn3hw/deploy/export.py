@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,9 +20,13 @@ from fn3hw.deploy.graph import gate_initializer
 from fn3hw.deploy.integers import WeightQuantizer, write_quantizers
 from fn3hw.deploy.supernet import Supernet
 from fn3hw.errors import InputError
+from fn3hw.space.attention import HeadAttention
 from fn3hw.space.nested import GateSite, Nested
 
 BATCH_AXIS = "N"
+_OPSET_OF_ATTENTION = 23
+_LARGE = 1 << 30
+"""Constants of any size are folded: what is left are the weights as the nodes read them."""
 
 
 def export(net: Nested) -> Supernet:
@@ -32,6 +37,7 @@ def export(net: Nested) -> Supernet:
     """
     # A copy: channels-last weights, as training on CPU leaves them, would be exported as strided gathers.
     twin = copy.deepcopy(net).cpu().to(memory_format=torch.contiguous_format).eval()
+    has_attention = any(isinstance(module, HeadAttention) for module in twin.modules())
     try:
         with _quiet():
             example = torch.cat([net.example_input[:1].cpu()] * 2)
@@ -45,19 +51,31 @@ def export(net: Nested) -> Supernet:
                     input_names=["input"],
                     output_names=["output"],
                     dynamic_shapes=({0: torch.export.Dim(BATCH_AXIS)},),
+                    opset_version=_OPSET_OF_ATTENTION if has_attention else None,
                 )
             assert program is not None
+            weight_names = _transposed(program.model)
             # The exporter's own optimisation would fold batch norm into the weights, where no statistics can be set.
-            optimizer.fold_constants(program.model)
+            optimizer.fold_constants(program.model, input_size_limit=_LARGE, output_size_limit=_LARGE)
             optimizer.remove_unused_nodes(program.model)
             model = onnx_ir.to_proto(program.model)
     except Exception as error:
         raise InputError(
             f"The network cannot be exported to ONNX: {error}", hint="Try torch.onnx.export on it."
         ) from error
-    model = _Tidy(model, _gate_names(net)).run()
+    model = _Tidy(model, _gate_names(net) | weight_names).run()
     write_quantizers(model, _quantizers(net))
     return Supernet(model, net.space)
+
+
+def _transposed(model: onnx_ir.Model) -> dict[str, str]:
+    """From what the exporter calls a transposed weight to the name of the weight."""
+    names = {}
+    for node in model.graph:
+        source, target = node.inputs[0] if node.inputs else None, node.outputs[0]
+        if node.op_type == "Transpose" and source is not None and source.name in model.graph.initializers:
+            names[str(target.name)] = str(source.name).removeprefix("module.")
+    return names
 
 
 def _quantizers(net: Nested) -> list[WeightQuantizer]:
@@ -92,8 +110,9 @@ class _Tidy:
         self.model, self.gate_names = model, gate_names
         self.arrays = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
         inferred = shape_inference.infer_shapes(model).graph
-        self.rank = {
-            v.name: len(v.type.tensor_type.shape.dim) for v in (*inferred.input, *inferred.value_info, *inferred.output)
+        self.shape = {
+            v.name: [d.dim_value for d in v.type.tensor_type.shape.dim]
+            for v in (*inferred.input, *inferred.value_info, *inferred.output)
         }
 
     def run(self) -> onnx.ModelProto:
@@ -125,7 +144,8 @@ class _Tidy:
 
     def _flatten(self, node: onnx.NodeProto) -> onnx.NodeProto:
         """A reshape to (N, -1) as Flatten, which holds for any number of channels."""
-        if node.op_type == "Reshape" and self.rank.get(node.output[0]) == 2 and self.rank.get(node.input[0], 0) >= 2:
+        before, after = self.shape.get(node.input[0], []) if node.input else [], self.shape.get(node.output[0], [])
+        if node.op_type == "Reshape" and len(before) >= 2 == len(after) and math.prod(before[1:]) == after[1]:
             return helper.make_node("Flatten", [node.input[0]], list(node.output), node.name, axis=1)
         plain = helper.make_node(node.op_type, list(node.input), list(node.output), node.name, domain=node.domain)
         plain.attribute.extend(node.attribute)

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper, shape_inference
 
 from fn3hw.errors import InputError
-from fn3hw.space.flow import ChannelFlow, Group, Slice
+from fn3hw.space.flow import ChannelFlow, Group, Layout, Slice
 
 Array = NDArray[np.generic]
 
-CARRYING = frozenset(
+POINTWISE = frozenset(
     {
         *(
             "Relu",
@@ -35,10 +35,13 @@ CARRYING = frozenset(
             "LeakyRelu",
             "Softplus",
         ),
-        *("MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Identity", "Dropout", "Resize", "Mish"),
-        *("Mul", "Add", "Sub", "Div", "Neg", "Swish", "Cast"),
+        *("Identity", "Dropout", "Mish", "Mul", "Add", "Sub", "Div", "Neg", "Swish", "Cast", "Erf"),
     }
 )
+POOLING = frozenset({"MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Resize"})
+_HEADS = ("q_num_heads", "kv_num_heads")
+GROUPS = ("group", *_HEADS)
+"""Attributes that say how many groups or heads a node has."""
 _GATE = re.compile(r"gate/(?P<name>.+?)(?:@(?P<site>\d+)|\[(?P<block>\d+)\])")
 
 
@@ -66,11 +69,10 @@ class GateNode:
 
 @dataclass(frozen=True)
 class Cut:
-    """One axis of an initializer that shrinks with a gate: ``repeat`` consecutive entries per block."""
+    """One axis of an initializer that shrinks with a gate, and where the gate's blocks lie along it."""
 
-    axis: int
     gate: str
-    repeat: int
+    layout: Layout
 
 
 class Graph:
@@ -95,6 +97,7 @@ class Graph:
         self.groups = self._gated_groups()
         self.cuts = self._cuts()
         self.gate_of_grouped = self._grouped()
+        """Per convolution and attention node that has groups or heads the gate that decides how many."""
 
     def live(self, dropped: frozenset[tuple[str, int]] = frozenset()) -> set[int]:
         """Indices of the nodes that the output needs when the given (layer gate, block) branches are zero."""
@@ -154,40 +157,104 @@ class Graph:
     def _visit(self, flow: ChannelFlow, index: int, node: onnx.NodeProto) -> None:
         data = [name for name in node.input if name and name not in self.arrays]
         out = node.output[0]
+        axis = flow.axis(data[0]) if data else None
         if index in self.gate_nodes:
             flow.carry(out, [self.gate_nodes[index].source], operation=node.name)
         elif node.op_type == "Conv":
             self._convolution(flow, node)
         elif node.op_type == "Gemm":
-            axis = 1 if attribute(node, "transB", 0) else 0
-            self._dense(flow, node, kind="linear", axis=axis)
+            self._dense(flow, node, kind="linear", axis=1 if attribute(node, "transB", 0) else 0)
+        elif node.op_type == "MatMul" and self._is_matrix(node.input[1]):
+            self._dense(flow, node, kind="linear", axis=0)
         elif node.op_type == "BatchNormalization":
-            flow.carry(out, data, operation=node.name, parameters=tuple(node.input[1:5]))
+            flow.carry(out, data, operation=node.name, parameters=tuple((name, 0) for name in node.input[1:5]))
         elif node.op_type == "PRelu":
-            parameters = tuple(name for name in node.input[1:] if self.arrays[name].size > 1)
+            parameters = tuple((name, 0) for name in node.input[1:] if self.arrays[name].size > 1)
             flow.carry(out, data, operation=node.name, parameters=parameters)
         elif node.op_type == "Flatten" and attribute(node, "axis", 1) == 1:
             flow.flatten(out, data[0], shape=self.shapes[data[0]], operation=node.name)
-        elif node.op_type in CARRYING or (node.op_type == "ReduceMean" and self._is_spatial(node)):
+        elif node.op_type == "Attention":
+            self._attention(flow, node)
+        elif node.op_type == "Split" and axis is not None and attribute(node, "num_outputs", 0) == 3:
+            flow.split(list(node.output), data[0], parts=3, operation=node.name)
+        elif node.op_type == "Transpose" and axis is not None:
+            flow.carry(out, data, operation=node.name, axis=attribute(node, "perm", []).index(axis))
+        elif node.op_type in POINTWISE:
             self._elementwise(flow, node, data)
+        elif (node.op_type in POOLING and axis == 1) or (node.op_type == "ReduceMean" and self._is_behind(node, axis)):
+            flow.carry(out, data[:1], operation=node.name)
         else:
-            for name in data:
-                flow.pin(name, f"{node.op_type} ({node.name}) is no operation that fn3hw can slice")
+            self._leave_whole(flow, node, data)
+
+    def _leave_whole(self, flow: ChannelFlow, node: onnx.NodeProto, data: list[str]) -> None:
+        """An operation of which nothing is known: what it reads stays whole, and so does what it gives."""
+        reason = f"{node.op_type} ({node.name}) is no operation that fn3hw can slice"
+        for name in data:
+            flow.pin(name, reason)
+        for out in node.output:
+            shape = self.shapes.get(out, ())
+            if len(shape) > 1:
+                known = [a for n in data if len(self.shapes.get(n, ())) == len(shape) and (a := flow.axis(n))]
+                axis = known[0] if known else (2 if len(shape) == 3 else 1)
+                flow.make(out, shape[axis], operation=node.name, kind="whole", axis=axis)
+                flow.pin(out, reason)
 
     def _elementwise(self, flow: ChannelFlow, node: onnx.NodeProto, data: list[str]) -> None:
-        shape = self.shapes.get(node.output[0], ())
-        full = [n for n in data if len(s := self.shapes.get(n, ())) == len(shape) > 1 and s[1] == shape[1]]
-        flow.carry(node.output[0], full, operation=node.name)
+        """Inputs that broadcast along the channel axis take no part in it; a constant is one entry per channel."""
+        out = node.output[0]
+        shape = self.shapes.get(out, ())
+        lead = next((n for n in data if flow.span(n) and len(self.shapes.get(n, ())) == len(shape)), None)
+        axis = None if lead is None else flow.axis(lead)
+        if lead is None or axis is None or self.shapes[lead][axis] != shape[axis]:
+            self._leave_whole(flow, node, data)
+            return
+        joined, parameters = [lead], []
         for name in node.input:
-            if name in self.arrays and self.arrays[name].size > 1 and node.op_type in ("Mul", "Add", "Sub", "Div"):
-                flow.pin(node.output[0], f"{node.op_type} ({node.name}) has a constant of several entries")
+            own = tuple(self.arrays[name].shape) if name in self.arrays else self.shapes.get(name, ())
+            at = axis - (len(shape) - len(own))
+            if name == lead or at < 0 or own[at] == 1:
+                continue
+            if name in self.arrays:
+                parameters.append((name, at))
+            elif flow.axis(name) == at and len(own) == len(shape):
+                joined.append(name)
+            else:
+                flow.pin(lead, f"{node.op_type} ({node.name}) meets it with another axis")
+                flow.pin(name, f"{node.op_type} ({node.name}) meets it with another axis")
+        flow.carry(out, joined, operation=node.name, parameters=tuple(parameters))
+
+    def _attention(self, flow: ChannelFlow, node: onnx.NodeProto) -> None:
+        """Heads are blocks that never mix, as the groups of a grouped convolution are."""
+        query, out = node.input[0], node.output[0]
+        width, heads = self.shapes[query][-1], {attribute(node, name, 0) for name in _HEADS}
+        flow.carry(out, list(node.input[:3]), operation=node.name, block=width // max(heads))
+        if len(heads) != 1:
+            flow.pin(out, f"{node.name} has fewer keys than queries")
+        for bias in [name for name in node.input[3:4] if name]:
+            table = self._table_behind(bias)
+            if table is None or self.arrays[table].ndim != 4:
+                flow.pin(out, f"{node.name} adds what fn3hw cannot slice")
+            elif self.arrays[table].shape[1] != 1:
+                flow.own(out, table, axis=1)
+
+    def _table_behind(self, name: str) -> str | None:
+        """The constant (windows, heads, L, L) that a bias of scores repeats for all images."""
+        if name in self.arrays:
+            return name
+        node = next((node for node in self.nodes if name in node.output), None)
+        return (
+            str(node.input[0]) if node is not None and node.op_type == "Tile" and node.input[0] in self.arrays else None
+        )
+
+    def _is_matrix(self, name: str) -> bool:
+        return name in self.arrays and self.arrays[name].ndim == 2
 
     def _convolution(self, flow: ChannelFlow, node: onnx.NodeProto) -> None:
         weight, groups = self.arrays[node.input[1]], attribute(node, "group", 1)
         if groups == 1:
             self._dense(flow, node, kind="conv", axis=1)
         elif weight.shape[0] == groups * weight.shape[1]:
-            out, parameters = node.output[0], tuple(node.input[1:])
+            out, parameters = node.output[0], tuple((name, 0) for name in node.input[1:])
             flow.carry(out, [node.input[0]], operation=node.name, parameters=parameters, block=weight.shape[1])
         else:
             reason = f"the groups of {node.name} read and make different numbers of channels"
@@ -197,15 +264,21 @@ class Graph:
 
     def _dense(self, flow: ChannelFlow, node: onnx.NodeProto, *, kind: str, axis: int) -> None:
         """A mixing operation whose weight has its inputs along ``axis`` (0 or 1) and its outputs along the other."""
-        weight = node.input[1]
-        flow.mix(node.input[0], operation=node.name, weight=weight, axis=axis)
+        source, weight = node.input[0], node.input[1]
+        last = 1 if kind == "conv" else len(self.shapes.get(source, (0, 0))) - 1
+        if flow.axis(source) == last:
+            flow.mix(source, operation=node.name, weight=weight, axis=axis)
+        else:
+            flow.pin(source, f"{node.name} works along another axis")
         slices = (Slice(weight, 1 - axis), *(Slice(bias, 0) for bias in node.input[2:3] if bias))
-        flow.make(node.output[0], self.arrays[weight].shape[1 - axis], operation=node.name, kind=kind, slices=slices)
+        width = self.arrays[weight].shape[1 - axis]
+        flow.make(node.output[0], width, operation=node.name, kind=kind, slices=slices, axis=last)
 
-    def _is_spatial(self, node: onnx.NodeProto) -> bool:
+    def _is_behind(self, node: onnx.NodeProto, axis: int | None) -> bool:
+        """Whether a mean is over axes behind the channels' only, so that their place stays."""
         axes = self.arrays[node.input[1]] if len(node.input) > 1 else np.array(attribute(node, "axes", []))
         rank = len(self.shapes.get(node.input[0], ()))
-        return axes.size > 0 and all(int(axis) % rank >= 2 for axis in axes.ravel())
+        return axis is not None and axes.size > 0 and all(int(a) % rank > axis for a in axes.ravel())
 
     def _gated_groups(self) -> dict[str, Group]:
         found: dict[str, Group] = {}
@@ -223,12 +296,13 @@ class Graph:
         cuts: dict[str, list[Cut]] = {}
         for gate, group in self.groups.items():
             for piece in group.cuts():
-                cuts.setdefault(piece.parameter, []).append(Cut(piece.axis, gate, piece.repeat))
+                cuts.setdefault(piece.parameter, []).append(Cut(gate, piece.layout))
         return cuts
 
     def _grouped(self) -> dict[int, str]:
         carriers = {operation: gate for gate, group in self.groups.items() for operation in group.carriers}
-        return {i: carriers[n.name] for i, n in enumerate(self.nodes) if n.op_type == "Conv" and n.name in carriers}
+        grouped = ("Conv", "Attention")
+        return {i: carriers[n.name] for i, n in enumerate(self.nodes) if n.op_type in grouped and n.name in carriers}
 
 
 def resolve(name: str, substitutes: dict[str, str]) -> str:

@@ -102,11 +102,13 @@ class IntegerWeight:
     def written(self, name: str) -> tuple[list[onnx.TensorProto], list[onnx.NodeProto]]:
         """The initializers that hold the weight ``name``, and the nodes that give its values.
 
-        ONNX Runtime unpacks the integers once, when it opens the file.
+        ONNX Runtime unpacks the integers once, when it opens the file. The zero point says what would hold without it;
+        but ONNX Runtime 1.31 fuses a linear layer into an integer kernel only where it is written down.
         """
         kind, bits = _storage(self.levels)
-        packed, integers, scale = f"{name}/packed", f"{name}/integers", f"{name}/scale"
+        packed, integers, scale, zero = (f"{name}/{part}" for part in ("packed", "integers", "scale", "zero"))
         tensors = [numpy_helper.from_array(self.scale, scale)]
+        tensors.append(numpy_helper.from_array(np.zeros(self.scale.shape, dtype=np.int8), zero))
         nodes: list[onnx.NodeProto] = []
         if kind == TensorProto.UINT4:
             # More levels than a 4-bit integer has, but no more than 16: the file holds their numbers.
@@ -121,8 +123,13 @@ class IntegerWeight:
             tensors.append(helper.make_tensor(packed, kind, self.values.shape, _pack(self.values, bits), raw=True))
             nodes.append(_node("Cast", [packed], integers, to=TensorProto.INT8))
         attributes: dict[str, Any] = {"axis": self.axis} if self.scale.ndim else {}
-        nodes.append(_node("DequantizeLinear", [integers, scale], name, **attributes))
+        nodes.append(_node("DequantizeLinear", [integers, scale, zero], name, **attributes))
         return tensors, nodes
+
+
+def unpacking_nodes(name: str) -> tuple[str, ...]:
+    """The nodes that may stand between the integers of the weight ``name`` and its values."""
+    return f"{name}/DequantizeLinear", f"{name}/integers/Cast", f"{name}/codes/Cast", f"{name}/integers/Gather"
 
 
 def write_quantizers(model: onnx.ModelProto, quantizers: Iterable[WeightQuantizer]) -> None:

@@ -114,8 +114,9 @@ class Moments:
         """
         check_images(supernet, images)
         rng = np.random.default_rng(seed)
-        chosen = [supernet.space.full(), *(supernet.space.random(rng, prefix=True) for _ in range(subnets - 1))]
         collector = _Collector(supernet)
+        others = subnets - 1 if collector.norms else 0
+        chosen = [supernet.space.full(), *(supernet.space.random(rng, prefix=True) for _ in range(others))]
         for done, subnet in enumerate(chosen, start=1):
             drawn = rng.choice(len(images), size=min(images_per_subnet, len(images)), replace=False)
             collector.add(subnet, images[drawn], threads)
@@ -125,9 +126,10 @@ class Moments:
 
     def statistics(self, subnet: Subnet) -> Statistics:
         """Mean and variance of each batch-norm node of a subnet, in the subnet's widths."""
-        base = self._base(subnet)
-        features = _columns(self.features, self.supernet.space.masks(subnet)) - self.tensors["center"]
-        return {norm.name: self._shift(norm, base[norm.name], features, subnet) for norm in self.norms}
+        masks = self.supernet.space.masks(subnet)
+        base = self._base(subnet, masks)
+        features = _columns(self.features, masks) - self.tensors["center"]
+        return {norm.name: self._shift(norm, base[norm.name], features, masks) for norm in self.norms}
 
     @property
     def digest(self) -> str:
@@ -160,9 +162,9 @@ class Moments:
             raise RunError(f"{path} was collected on another network.", hint=hint)
         return cls(supernet, tensors, _norms(supernet))
 
-    def _base(self, subnet: Subnet) -> dict[str, tuple[Float64, Float64]]:
+    def _base(self, subnet: Subnet, masks: dict[str, NDArray[np.bool_]]) -> dict[str, tuple[Float64, Float64]]:
         """The closed form where it applies, and the collected averages elsewhere."""
-        graph, masks = self.supernet.graph, self.supernet.space.masks(subnet)
+        graph = self.supernet.graph
         weights = self.supernet.weights(subnet, [n.operation for n in self.norms if n.operation])
         bias = {
             node.name: node.input[2] for node in graph.nodes if node.op_type in ("Conv", "Gemm") and len(node.input) > 2
@@ -193,10 +195,9 @@ class Moments:
         return mean.astype(np.float64) + offset, variance.astype(np.float64)
 
     def _shift(
-        self, norm: Norm, base: tuple[Float64, Float64], features: Float64, subnet: Subnet
+        self, norm: Norm, base: tuple[Float64, Float64], features: Float64, masks: dict[str, NDArray[np.bool_]]
     ) -> tuple[FloatArray, FloatArray]:
         mean, variance = base
-        masks = self.supernet.space.masks(subnet)
         fit = self.tensors[f"{norm.name}/fit"]
         rows = _entries(self.supernet, norm.own_gate, masks, fit.shape[1])
         shift, log_ratio = (fit[:, rows] @ np.append(features[norm.upstream], 1.0)).astype(np.float64)
@@ -255,7 +256,7 @@ class _Collector:
         for norm in self.norms:
             self._average(norm, tensors)
         bare = Moments(self.supernet, tensors, self.norms)
-        bases = [bare._base(subnet) for subnet, _ in self.seen]
+        bases = [bare._base(subnet, self.supernet.space.masks(subnet)) for subnet, _ in self.seen]
         for norm in self.norms:
             tensors[f"{norm.name}/fit"] = self._fit(norm, bases, table - tensors["center"])
         return Moments(self.supernet, tensors, self.norms)

@@ -14,11 +14,12 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from fn3hw.deploy.activations import IntegerForm, Ranges, border_nodes, nominal_ranges
-from fn3hw.deploy.graph import Array, Graph, attribute, resolve
-from fn3hw.deploy.integers import IntegerWeight, raise_opset, read_quantizers, without_step_sizes
+from fn3hw.deploy.activations import IntegerForm, Ranges, bias_node, border_nodes, nominal_ranges
+from fn3hw.deploy.graph import GROUPS, Array, Graph, attribute, resolve
+from fn3hw.deploy.integers import IntegerWeight, raise_opset, read_quantizers, unpacking_nodes, without_step_sizes
 from fn3hw.errors import InputError, RunError
 from fn3hw.space.files import sha256, write_bytes, write_text
+from fn3hw.space.flow import Layout
 from fn3hw.space.subnet import SearchSpace, Subnet
 
 SPACE_FORMAT = 1
@@ -97,19 +98,33 @@ class Supernet:
         return sha256(bare.SerializeToString(deterministic=True) + self.space.digest.encode())
 
     def units(self) -> dict[str, tuple[str, ...]]:
-        """Per node the gates that decide its shape (``"NAME"``) and the branches that it belongs to (``"NAME[M]"``)."""
-        found: dict[str, tuple[str, ...]] = {}
+        """Per node the gates that decide its shape (``"NAME"``) and the branches that it belongs to (``"NAME[M]"``).
+
+        Of a node on the way between quantized layers, and of the borders of its output, also the bit gates on both
+        sides: whether its input and its output are integers is up to them.
+        """
         units = self.graph.units()
-        if self.quantizers:
-            found |= dict.fromkeys(border_nodes(self.graph.input), ())
+        if not self.quantizers:
+            return units
+        gates = {name: one.gate for name, one in self.quantizers.items()}
+        read_by: dict[str, list[str]] = {}
         for node in self.graph.nodes:
-            own = units[node.name]
-            for name in (name for name in node.input if name in self.quantizers):
-                own = (*own, self.quantizers[name].gate)
-                found[f"{name}/DequantizeLinear"] = own
-            found[node.name] = own
-            if self.quantizers:
-                found |= dict.fromkeys(border_nodes(node.output[0]), own)
+            for name in node.input:
+                read_by.setdefault(name, []).extend(gates[weight] for weight in node.input if weight in gates)
+        behind: dict[str, tuple[str, ...]] = {}
+        found = dict.fromkeys(border_nodes(self.graph.input), tuple(dict.fromkeys(read_by[self.graph.input])))
+        for node in self.graph.nodes:
+            own = tuple(gates[name] for name in node.input if name in gates)
+            before = () if own else tuple(gate for name in node.input for gate in behind.get(name, ()))
+            output = node.output[0]
+            # A sum starts anew: through a chain of residual sums every layer would decide about every other one.
+            behind[output] = () if node.op_type == "Add" and not own else own or before
+            for name in (name for name in node.input if name in gates):
+                helpers = (*unpacking_nodes(name), bias_node(node.name))
+                found |= dict.fromkeys(helpers, (*units[node.name], *own))
+            found[node.name] = (*units[node.name], *dict.fromkeys((*own, *before)))
+            sides = dict.fromkeys((*own, *before, *read_by.get(output, ())))
+            found |= dict.fromkeys(border_nodes(output), (*units[node.name], *sides))
         return found
 
     def parameters(self) -> list[Parameter]:
@@ -140,7 +155,7 @@ class Supernet:
         return found
 
     def slice(
-        self, subnet: Subnet, statistics: Statistics | None = None, *, ranges: Ranges | None = None
+        self, subnet: Subnet, statistics: Statistics | None = None, *, ranges: Ranges | None = None, pad: int = 1
     ) -> onnx.ModelProto:
         """The subnet as an ONNX model of its own, without what a zero gate makes dead.
 
@@ -151,11 +166,13 @@ class Supernet:
             subnet: which blocks are kept.
             statistics: mean and variance for batch-norm nodes, in the subnet's widths; others keep the supernet's.
             ranges: of the activations (`fn3hw.deploy.activation_ranges`): quantized layers then compute on integers.
+            pad: fill numbers of channels and neurons up to a multiple of this with ones that nothing reads, as far as
+                the network has them. The output is the same; it may come sooner. Quantized networks are not padded.
 
         Raises:
             InputError: the subnet is of another space, or statistics or ranges do not fit it.
         """
-        return _Slicer(self, subnet, statistics or {}).model(ranges)
+        return _Slicer(self, subnet, statistics or {}, pad=1 if self.quantizers else pad).model(ranges)
 
     def deployed(self, subnet: Subnet) -> onnx.ModelProto:
         """The subnet as it runs on a device, to measure time and memory with; not for its outputs.
@@ -208,11 +225,15 @@ class Supernet:
 class _Slicer:
     """Zero-gate elimination of one subnet."""
 
-    def __init__(self, supernet: Supernet, subnet: Subnet, statistics: Statistics) -> None:
+    def __init__(self, supernet: Supernet, subnet: Subnet, statistics: Statistics, *, pad: int = 1) -> None:
         self.supernet, self.graph, self.statistics, self.subnet = supernet, supernet.graph, statistics, subnet
         masks = supernet.space.masks(subnet)
-        self.kept = {name: np.flatnonzero(mask) for name, mask in masks.items()}
-        self.full = {name: bool(mask.all()) for name, mask in masks.items()}
+        self.kept = {
+            name: _padded(mask, pad) if supernet.space[name].level in ("channel", "neuron") else np.flatnonzero(mask)
+            for name, mask in masks.items()
+        }
+        self.real = {name: masks[name][kept] for name, kept in self.kept.items()}
+        self.full = {name: len(kept) == masks[name].size for name, kept in self.kept.items()}
         gates = self.graph.gate_nodes.values()
         self.dropped = frozenset((g.gate, g.block) for g in gates if g.block is not None and not masks[g.gate][g.block])
         self.substitutes = self.graph.bypass(self.dropped)
@@ -279,7 +300,9 @@ class _Slicer:
             gate_node = self.graph.gate_nodes[index]
             value = self.graph.arrays[self._gate_value(index)]
             if gate_node.block is None:
-                value = np.take(value, self._entries(gate_node.gate, value.shape[1]), axis=1)
+                entries = self._entries(gate_node.gate, value.size)
+                real = self.real[gate_node.gate]
+                value = value.ravel()[entries] * np.repeat(real, len(entries) // len(real)).astype(value.dtype)
             if (value != 1).any():
                 if gate_node.block is not None:
                     continue
@@ -301,20 +324,21 @@ class _Slicer:
             node.input[position] = resolve(name, self.substitutes)
         gate = self.graph.gate_of_grouped.get(index)
         if gate is not None:
-            groups = next(a for a in node.attribute if a.name == "group")
-            groups.i = len(self.kept[gate]) * (groups.i // self.supernet.space[gate].size)
+            for groups in [a for a in node.attribute if a.name in GROUPS]:
+                groups.i = len(self.kept[gate]) * (groups.i // self.supernet.space[gate].size)
         return node
 
     def _entries(self, gate: str, length: int) -> NDArray[np.intp]:
-        """Indices along an axis of ``length`` entries that the kept blocks of a gate occupy."""
-        repeat = length // self.supernet.space[gate].size
-        return (self.kept[gate][:, None] * repeat + np.arange(repeat)).ravel()
+        """Indices along ``length`` entries, as many for each block, that the kept blocks of a gate occupy."""
+        size = self.supernet.space[gate].size
+        return Layout(0, length // size).entries(self.kept[gate], size)
 
     def _array(self, name: str) -> Array:
         array = self.graph.arrays[name]
-        for cut in self.graph.cuts.get(name, ()):
-            if not self.full[cut.gate]:
-                array = np.take(array, self._entries(cut.gate, array.shape[cut.axis]), axis=cut.axis)
+        for gate, layout in [(cut.gate, cut.layout) for cut in self.graph.cuts.get(name, ())]:
+            if not self.full[gate]:
+                entries = layout.entries(self.kept[gate], self.supernet.space[gate].size)
+                array = np.take(array, entries, axis=layout.axis)
         return array
 
     def _scale_weights(self, nodes: list[onnx.NodeProto], arrays: dict[str, Array]) -> None:
@@ -330,12 +354,30 @@ class _Slicer:
         for node in nodes:
             if node.op_type == "BatchNormalization" and node.name in self.statistics:
                 for name, value in zip(node.input[3:5], self.statistics[node.name], strict=True):
+                    value = self._widened(name, value)
                     if value.shape != arrays[name].shape:
                         raise InputError(
                             f"Statistics of {node.name} have shape {value.shape}, "
                             f"the subnet needs {arrays[name].shape}."
                         )
                     arrays[name] = value.astype(np.float32)
+
+    def _widened(self, name: str, value: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Statistics of the kept channels, with 1 where the model has channels that nothing reads."""
+        cuts = self.graph.cuts.get(name, ())
+        real = self.real[cuts[0].gate] if cuts else np.ones(0, dtype=np.bool_)
+        wide = np.repeat(real, cuts[0].layout.repeat) if cuts else real
+        if wide.all() or value.size != wide.sum():
+            return value
+        widened = np.ones(wide.size, dtype=np.float32)
+        widened[wide] = value
+        return widened
+
+
+def _padded(mask: NDArray[np.bool_], pad: int) -> NDArray[np.intp]:
+    """Indices of the kept blocks, and of as many removed ones as fill their number up to a multiple of ``pad``."""
+    missing = -int(mask.sum()) % pad
+    return np.sort(np.concatenate([np.flatnonzero(mask), np.flatnonzero(~mask)[:missing]]))
 
 
 def split_branch(text: str) -> tuple[str, int]:

@@ -6,6 +6,7 @@ What ONNX Runtime 1.31 does to names (seen in its profiles; the tests pin it):
 - A convolution moved to the blocked NCHWc layout is called ``OUTPUT_nchwc``, after the value that the fused node
   produces: the output of the *last* node folded into it.
 - A linear layer with its activation is called ``fused NODE``, one made of a product and a sum ``NODE/MatMulAddFusion``.
+- An integer kernel made of a node between its quantizing borders is called ``NODE_token_N``.
 - Layout reorders, casts and other inserted nodes have names of their own. Their time belongs to the node that was
   executed before them: ``~ReorderOutput@NODE``.
 """
@@ -20,6 +21,7 @@ import onnx
 
 _NCHWC = "_nchwc"
 _FUSION = re.compile(r"/\w*Fusion\w*$")
+_TOKEN = re.compile(r"_token_\d+$")
 _FUSED_FROM = {"FusedConv": "Conv", "FusedGemm": "Gemm", "FusedMatMul": "MatMul"}
 
 
@@ -56,7 +58,7 @@ class _Owners:
 
     def of(self, name: str, operator: str) -> str | None:
         """Name of the node, or None where the runtime inserted the kernel."""
-        for plain in (name, name.removeprefix("fused "), _FUSION.sub("", name)):
+        for plain in (name, name.removeprefix("fused "), _FUSION.sub("", name), _TOKEN.sub("", name)):
             if plain in self._by_name:
                 self._taken.add(plain)
                 return plain

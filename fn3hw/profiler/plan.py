@@ -60,6 +60,10 @@ def _column(gate: Gate, n: int, rng: np.random.Generator) -> IntArray:
         # A branch that is off teaches nothing about the gates inside it: three of four single branches are on.
         position = np.sqrt(position)
     span = gate.size - gate.min_kept + 1
+    if gate.level == "bit" and span > 1:
+        # The last block, full precision where there is any, decides which kernels run: half of the subnets keep it.
+        inner = gate.min_kept + np.floor(2 * position * (span - 1)).astype(np.int64)
+        return np.where(position < 0.5, inner, gate.size)
     counts = gate.min_kept + np.floor(position * span).astype(np.int64)
     if gate.level == "layer" or span < 8:
         return counts

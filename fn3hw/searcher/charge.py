@@ -30,19 +30,27 @@ class Charge:
 
     Args:
         space: the search space.
-        cost: the cost model.
+        cost: the cost model; counting blocks needs none.
         by: ``"latency"``, ``"peak"``, ``"size"``, or ``"blocks"``: the number of kept blocks, as the paper counts.
         levels: levels whose gates move; those of the others stay whole. By default all.
 
     Raises:
         UnknownName: nothing of that name can be charged, or the space has no gate of a level.
+        InputError: what is charged needs a cost model, and there is none.
     """
 
     def __init__(
-        self, space: SearchSpace, cost: CostPredictor, by: str = "latency", *, levels: Iterable[str] | None = None
+        self,
+        space: SearchSpace,
+        cost: CostPredictor | None,
+        by: str = "latency",
+        *,
+        levels: Iterable[str] | None = None,
     ) -> None:
         if by != "blocks" and by not in COLUMNS:
             raise UnknownName("cost", by, [*COLUMNS, "blocks"])
+        if cost is None and by != "blocks":
+            raise InputError(f"Charging {by} needs a cost model.", hint="Fit one on a profile: fn3hw profile RUN")
         moving = set(space.levels if levels is None else levels)
         for level in sorted(moving.difference(space.levels)):
             raise UnknownName("level of this network", level, space.levels)
@@ -95,6 +103,7 @@ class Charge:
         return np.array([self._known[key] for key in keys], dtype=np.float64)
 
     def _predict(self, subnets: Sequence[Subnet]) -> FloatArray:
+        assert self._cost is not None
         return self._cost.predict(subnets)[list(COLUMNS.values())].to_numpy(dtype=np.float64)
 
     def _find_inside(self) -> Iterator[tuple[int, int, IntArray]]:
@@ -124,6 +133,7 @@ class Charge:
         lowest, highest = int(self.lowest[g]), int(self.sizes[g])
         counts = set(range(lowest, highest + 1))
         if self.by == "latency":
+            assert self._cost is not None
             counts &= {highest, lowest, *self._cost.steps(self.space.gates[g].name)}
         if self.by == "blocks":
             return np.array(sorted(counts, reverse=True), dtype=np.int64)

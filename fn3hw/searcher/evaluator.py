@@ -16,7 +16,9 @@ from fn3hw.deploy import Supernet, calibrated
 from fn3hw.errors import InputError
 from fn3hw.space.subnet import SearchSpace, Subnet
 
-_VERSION = 1
+_VERSION = 2
+_PAD = 4
+"""ONNX Runtime on x86 convolves multiples of four channels in its blocked layout, others far more slowly."""
 
 
 class StatisticsSource(Protocol):
@@ -104,7 +106,7 @@ class Evaluator:
         """Top-1 accuracy in percent. An image for which the network returns no finite number counts as wrong."""
         statistics = self._moments.statistics(subnet) if self._moments is not None else None
         if self._calibration is None:
-            model = self._supernet.slice(subnet, statistics)
+            model = self._supernet.slice(subnet, statistics, pad=_PAD)
         else:
             model = calibrated(self._supernet, subnet, statistics, self._calibration)
         session = onnxruntime.InferenceSession(

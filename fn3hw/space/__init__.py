@@ -2,13 +2,15 @@
 
 The one idea is the *gate*: an ordered set of blocks at one place of the network, multiplied by a 0/1 mask. A `Subnet`
 says which blocks of each gate are kept; it is a value, checked and named by its `SearchSpace`. `nest` finds the gates
-of a torch module: `flow` says which channels belong together, `tracing` reads that from the module's graph, `nested`
-puts the masks where channels are mixed, `quantizer` makes weights a sum of steps. The network itself never holds a
-subnet: ``with net.active(subnet)`` lends one to it for a forward pass.
+of a torch module: `flow` says which channels belong together, `tracing` reads that from the module's graph (in which
+`attention` has laid the heads open), `placing` puts the masks where channels are mixed, `quantizer` makes weights a sum
+of steps. The `nested` network itself never holds a subnet: ``with net.active(subnet)`` lends one to it for a forward
+pass.
 """
 
 from fn3hw.space.gate import LEVELS, Gate
-from fn3hw.space.nested import Bits, Nested, Ungated, nest
+from fn3hw.space.nested import Nested, Ungated
+from fn3hw.space.placing import Bits, nest
 from fn3hw.space.quantizer import Quantizer, Schedule
 from fn3hw.space.subnet import SearchSpace, Subnet
 

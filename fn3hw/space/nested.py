@@ -1,47 +1,24 @@
-"""`nest()`: a user's own torch module, with gates where its blocks can be removed."""
+"""A torch network with gates: any subnet of it runs forward and backward."""
 
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import fx, nn
 
 from fn3hw.errors import InputError
-from fn3hw.space.flow import Group, Slice
-from fn3hw.space.gate import LEVELS, Gate, check_level
-from fn3hw.space.quantizer import Quantizer, Schedule
+from fn3hw.space.flow import Layout
+from fn3hw.space.gate import Gate
+from fn3hw.space.quantizer import Quantizer
 from fn3hw.space.sliced import Cuts, SlicedForward
 from fn3hw.space.subnet import SearchSpace, Subnet
-from fn3hw.space.tracing import CONVOLUTIONS, Branch, Trace, shape_of, trace
 
-STRUCTURAL = tuple(level for level in LEVELS if level != "bit")
 GATE_PREFIX = "fn3hw_gates"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Bits:
-    """How weights are quantized.
-
-    Args:
-        schedule: the levels.
-        groups: number of quantizers, each for a run of consecutive layers (paper, sec. 5: 7); None for one per layer.
-
-    Raises:
-        InputError: the number of groups is not positive.
-    """
-
-    schedule: Schedule = field(default_factory=Schedule)
-    groups: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.groups is not None and self.groups < 1:
-            raise InputError(f"Weights cannot be quantized in {self.groups} groups: give at least one.")
 
 
 @dataclass(frozen=True)
@@ -60,17 +37,16 @@ class GateSite(nn.Module):
     Args:
         gate: the gate.
         blocks: which of its blocks this place sees; all of them for channels and neurons, one for a residual branch.
-        repeat: consecutive entries per block.
-        ndim: number of axes of x; the channel axis is axis 1.
+        layout: where the blocks lie in x; None for a residual branch, which is multiplied as a whole.
+        ndim: number of axes of x.
         beta: multiply by the keep probability in evaluation, as the paper does (sec. 2.2).
     """
 
     value: torch.Tensor
 
-    def __init__(self, gate: Gate, blocks: range, *, repeat: int, ndim: int, beta: bool) -> None:
+    def __init__(self, gate: Gate, blocks: range, *, layout: Layout | None, ndim: int, beta: bool) -> None:
         super().__init__()
-        self.gate, self.blocks, self.repeat, self.beta = gate, blocks, repeat, beta
-        self.shape = (1,) if gate.level == "layer" else (1, len(blocks) * repeat, *[1] * (ndim - 2))
+        self.gate, self.blocks, self.layout, self.ndim, self.beta = gate, blocks, layout, ndim, beta
         scale = torch.tensor([gate.keep_probability(m) if beta else 1.0 for m in blocks])
         self.register_buffer("scale", scale, persistent=False)
         self.register_buffer("value", self.expand(scale), persistent=False)
@@ -78,7 +54,10 @@ class GateSite(nn.Module):
 
     def expand(self, per_block: torch.Tensor) -> torch.Tensor:
         """One number per block, shape (M,), to the shape that multiplies x."""
-        return per_block.repeat_interleave(self.repeat).reshape(self.shape)
+        if self.layout is None:
+            return per_block
+        entries = per_block.repeat_interleave(self.layout.repeat)
+        return entries.reshape([-1 if axis == self.layout.axis else 1 for axis in range(self.ndim)])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Multiply x, shape (N, C, ...), by the gate."""
@@ -88,11 +67,10 @@ class GateSite(nn.Module):
         """Multiply x, which holds only the first kept channels, by their β; without β that is x itself."""
         if self.training or not self.beta:
             return x
-        if self.gate.level == "layer":
+        if self.layout is None:
             return x * self.scale
-        return x * self.scale[: x.shape[1] // self.repeat].repeat_interleave(self.repeat).reshape(
-            1, -1, *[1] * (x.dim() - 2)
-        )
+        kept = x.shape[self.layout.axis] // self.layout.repeat
+        return x * self.expand(self.scale[:kept])
 
     def extra_repr(self) -> str:
         """The gate's name and size."""
@@ -113,12 +91,13 @@ class Nested(nn.Module):
         report: Sequence[Ungated],
         example: torch.Tensor,
         quantized: Mapping[str, str] | None = None,
+        carrying: frozenset[str] = frozenset(),
     ) -> None:
         super().__init__()
         self.module = module
         self.space = space
         self.report = tuple(report)
-        self._cuts = cuts
+        self._cuts, self._carrying = cuts, carrying
         self._gate_of_weight = dict(quantized or {})
         self.example_input = example
         sites = [m for m in module.modules() if isinstance(m, GateSite)]
@@ -128,7 +107,7 @@ class Nested(nn.Module):
             for path, m in module.named_modules()
             if isinstance(m, GateSite)
         }
-        self._sliced = SlicedForward(module, cuts, blocks, self.quantizers)
+        self._sliced = SlicedForward(module, cuts, blocks, self.quantizers, carrying)
         self._ordered: Subnet | None = None
         self._steps = self._steps_of(space.full())
 
@@ -137,7 +116,7 @@ class Nested(nn.Module):
         """Per quantized weight its bit gate and the quantizer."""
         found = {}
         for weight, gate in self._gate_of_weight.items():
-            quantizer = self.module.get_submodule(_path_of(gate))
+            quantizer = self.module.get_submodule(quantizer_path(gate))
             assert isinstance(quantizer, Quantizer)
             found[weight] = (gate, quantizer)
         return found
@@ -217,6 +196,7 @@ class Nested(nn.Module):
             self.report,
             self.example_input,
             self._gate_of_weight,
+            self._carrying,
         )
         return twin.train(self.training)
 
@@ -240,177 +220,11 @@ class Nested(nn.Module):
         return f"Nested({self.space.n_blocks} blocks in {len(self.space)} gates\n{gates}\n)"
 
 
-def nest(
-    module: nn.Module,
-    example_input: torch.Tensor,
-    levels: Sequence[str] | None = ("channel", "layer"),
-    *,
-    keep: Mapping[str, float] | None = None,
-    beta: bool = False,
-    one_layer_gate: bool = False,
-    bits: Bits | None = None,
-) -> Nested:
-    """Find the gates of a torch module by tracing it.
-
-    Channels and neurons are gated where no residual sum ties them down: between two convolutions or linear layers,
-    through batch norm, activation, depthwise convolution, pooling, flatten, squeeze-and-excitation. Where a grouped
-    convolution lies between them, its groups are the blocks, of level ``path``. A residual branch
-    is a block of level ``layer``; the branches that add to one stream form one gate. What cannot be gated is left whole
-    and listed with its reason in ``Nested.report``. At level ``bit``, the weights of convolutions and linear layers are
-    quantized, and the steps of each quantizer are the blocks of its gate (`fn3hw.space.quantizer`).
-
-    Args:
-        module: any module that torch.fx can trace; its parameters are shared, not copied.
-        example_input: a batch of inputs (N, ...).
-        levels: which kinds of block to gate; None for all that the network has, but for ``bit``.
-        keep: per level the share of each gate's blocks that every subnet keeps, in [0, 1]; at least one block of a
-            channel, neuron, path or bit gate always stays.
-        beta: scale kept blocks by their keep probability in evaluation (paper, sec. 2.2).
-        one_layer_gate: all residual branches form one gate, as in the paper's FN3-layer; otherwise the branches of each
-            residual stream do.
-        bits: how weights are quantized, at level ``bit``; by default the paper's 4 bits, each layer by itself.
-
-    Raises:
-        UnknownName: a level that does not exist.
-        InputError: a level that the network does not have, or no level at all; weights that cannot be quantized.
-        TraceError: the module cannot be traced; the message names the line.
-    """
-    for level in (*(levels or ()), *(keep or {})):
-        check_level(level)
-    if levels is not None and not levels:
-        raise InputError("No level to nest: give at least one.", hint=f"Levels: {', '.join(LEVELS)}.")
-    if beta and "bit" in (levels or ()):
-        raise InputError(
-            "Weights scaled by β are no integers: level bit cannot be nested with beta=True.", hint="Leave beta out."
-        )
-    for level, share in (keep or {}).items():
-        if not 0.0 <= share <= 1.0:
-            raise InputError(f"keep[{level!r}] is {share}: it is a share of the blocks, between 0 and 1.")
-    traced = trace(module, example_input)
-    if one_layer_gate:
-        traced = replace(traced, branches=[replace(branch, stream=0) for branch in traced.branches])
-    return _Builder(traced, levels, dict(keep or {}), beta, bits or Bits()).build(example_input)
-
-
-class _Builder:
-    """Places gate sites in a traced graph."""
-
-    def __init__(
-        self, traced: Trace, levels: Sequence[str] | None, keep: dict[str, float], beta: bool, bits: Bits
-    ) -> None:
-        self.traced, self.keep, self.beta, self.bits = traced, keep, beta, bits
-        self.levels = STRUCTURAL if levels is None else tuple(levels)
-        self.required = self.levels if levels is not None else ()
-        self.nodes = {node.name: node for node in traced.module.graph.nodes}
-        self.order = {name: index for index, name in enumerate(self.nodes)}
-        self.report: list[Ungated] = []
-        self.placed: list[tuple[int, Gate]] = []
-        self.cuts: dict[str, list[tuple[str, Slice]]] = {}
-        self.quantized: dict[str, str] = {}
-
-    def build(self, example: torch.Tensor) -> Nested:
-        found = set()
-        for group in self.traced.groups:
-            if (
-                group.kinds != {"input"}
-                and (level := _level_of(group)) in self.levels
-                and self._place_group(group, level)
-            ):
-                found.add(level)
-        if "layer" in self.levels and self._place_branches():
-            found.add("layer")
-        if "bit" in self.levels and self._place_bits():
-            found.add("bit")
-        if missing := [level for level in self.required if level not in found] or ([] if found else [*self.levels]):
-            reasons = "; ".join(sorted({f"{u.name}: {u.reason}" for u in self.report if u.level in missing})[:5])
-            raise InputError(
-                f"The network has no blocks of level {', '.join(missing)} that can be gated"
-                + (f" ({reasons})." if reasons else "."),
-                hint=f"Levels found: {', '.join(sorted(found)) or 'none'}.",
-            )
-        self.traced.module.graph.lint()
-        self.traced.module.recompile()
-        space = SearchSpace(gate for _, gate in sorted(self.placed, key=lambda pair: pair[0]))
-        return Nested(self.traced.module, space, self.cuts, self.report, example, self.quantized)
-
-    def _place_group(self, group: Group, level: str) -> bool:
-        name = group.producers[0]
-        pins = list(group.pins)
-        if not pins and not group.sites:
-            pins = ["nothing that mixes channels reads it"]
-        if not pins and group.width % group.block:
-            pins = ["its groups of channels do not fit into one another"]
-        if not pins and group.size < 2:
-            pins = ["it has a single block"]
-        if pins:
-            self.report.append(Ungated(name, level, group.size, pins[0]))
-            return False
-        gate = Gate(name, level, group.size, max(1, math.ceil(self.keep.get(level, 0.0) * group.size)))
-        self.placed.append((min(self.order[site.value] for site in group.sites), gate))
-        for piece in group.cuts():
-            self.cuts.setdefault(piece.parameter, []).append((gate.name, piece))
-        for site in group.sites:
-            node = self.nodes[site.value]
-            readers = [user for user in node.users if str(user.target) in group.readers]
-            self._insert(gate, range(gate.size), node, readers, repeat=site.repeat * group.block)
-        return True
-
-    def _place_branches(self) -> bool:
-        streams: dict[int, list[Branch]] = {}
-        for branch in self.traced.branches:
-            streams.setdefault(branch.stream, []).append(branch)
-        for branches in streams.values():
-            first, last = branches[0].name, branches[-1].name
-            name = f"{first}..{last}" if first != last else first
-            if any(gate.name == name for _, gate in self.placed):
-                name = f"{name}+"
-            gate = Gate(name, "layer", len(branches), math.ceil(self.keep.get("layer", 0.0) * len(branches)))
-            self.placed.append((self.order[branches[0].value], gate))
-            for m, branch in enumerate(branches):
-                self._insert(gate, range(m, m + 1), self.nodes[branch.value], [self.nodes[branch.operation]], repeat=1)
-        return bool(streams)
-
-    def _place_bits(self) -> bool:
-        """One quantizer per layer with weights, or per run of consecutive ones."""
-        modules = dict(self.traced.module.named_modules())
-        targets = [str(node.target) for node in self.nodes.values() if node.op == "call_module"]
-        layers = [t for t in dict.fromkeys(targets) if isinstance(modules[t], (*CONVOLUTIONS, nn.Linear))]
-        count = min(self.bits.groups or len(layers), len(layers))
-        for index in range(count):
-            members = layers[index * len(layers) // count : (index + 1) * len(layers) // count]
-            name = f"{members[0]}..{members[-1]}.bits" if len(members) > 1 else f"{members[0]}.bits"
-            weights = [self.traced.module.get_parameter(f"{member}.weight") for member in members]
-            quantizer = Quantizer(self.bits.schedule, weights, name=name.removesuffix(".bits"))
-            kept = max(1, math.ceil(self.keep.get("bit", 0.0) * quantizer.schedule.size))
-            gate = Gate(name, "bit", quantizer.schedule.size, kept)
-            self.traced.module.add_submodule(_path_of(name), quantizer)
-            first = next(node for node in self.nodes.values() if node.target == members[0])
-            self.placed.append((self.order[first.name], gate))
-            self.quantized |= {f"{member}.weight": name for member in members}
-        return bool(layers)
-
-    def _insert(self, gate: Gate, blocks: range, node: fx.Node, readers: list[fx.Node], *, repeat: int) -> None:
-        graph, shape = self.traced.module.graph, shape_of(node)
-        assert shape is not None
-        site = GateSite(gate, blocks, repeat=repeat, ndim=len(shape), beta=self.beta)
-        path = f"{GATE_PREFIX}.{_identifier(gate.name)}__{_identifier(node.name)}"
-        self.traced.module.add_submodule(path, site)
-        with graph.inserting_after(node):
-            gated = graph.call_module(path, (node,))
-        for reader in readers:
-            reader.replace_input_with(node, gated)
-
-
-def _path_of(gate: str) -> str:
+def quantizer_path(gate: str) -> str:
     """Where the quantizer of a bit gate lies in the graph module."""
-    return f"{GATE_PREFIX}.{_identifier(gate)}"
+    return f"{GATE_PREFIX}.{identifier(gate)}"
 
 
-def _level_of(group: Group) -> str:
-    if group.block > 1:
-        return "path"
-    return "neuron" if group.kinds == {"linear"} else "channel"
-
-
-def _identifier(text: str) -> str:
+def identifier(text: str) -> str:
+    """A text as part of a name of a submodule."""
     return "".join(c if c.isalnum() else "_" for c in text)

@@ -46,6 +46,7 @@ class SlicedForward:
         cuts: which gates shrink which parameters.
         sites: per graph target the gate's name and, for a residual branch, its block.
         quantized: which parameters are quantized.
+        carrying: names of the nodes that carry gated channels.
     """
 
     def __init__(
@@ -54,8 +55,10 @@ class SlicedForward:
         cuts: Cuts,
         sites: Mapping[str, tuple[str, int | None]],
         quantized: Quantized | None = None,
+        carrying: frozenset[str] = frozenset(),
     ) -> None:
         self.module, self.cuts, self.sites, self.quantized = module, cuts, sites, quantized or {}
+        self.carrying = carrying
         self.modules = dict(module.named_modules())
         self.nodes = list(module.graph.nodes)
         self.supported = all(self._can_run(node) for node in self.nodes)
@@ -101,7 +104,8 @@ class SlicedForward:
         if node.op == "call_method":
             return getattr(args[0], str(node.target))(*args[1:], **kwargs)
         if node.op == "get_attr":
-            return self._attribute(str(node.target))
+            name = str(node.target)
+            return self._narrow(name, self._attribute(name), active)
         return self._module(str(node.target), args, kwargs, active)
 
     def _module(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], active: _Active) -> Any:
@@ -128,9 +132,13 @@ class SlicedForward:
 
     def _narrow(self, name: str, tensor: Any, active: _Active) -> Any:
         for gate, piece in self.cuts.get(name, ()) if tensor is not None else ():
-            length = active.counts[gate] * piece.repeat
-            if length != tensor.shape[piece.axis]:
-                tensor = tensor.narrow(piece.axis, 0, length)
+            axis, length = piece.axis, active.counts[gate] * piece.repeat
+            if length * piece.parts == tensor.shape[axis]:
+                continue
+            if piece.parts == 1:
+                tensor = tensor.narrow(axis, 0, length)
+            else:
+                tensor = tensor.unflatten(axis, (piece.parts, -1)).narrow(axis + 1, 0, length).flatten(axis, axis + 1)
         if name in self.quantized:
             gate, quantizer = self.quantized[name]
             return quantizer(tensor, active.steps[gate])
@@ -145,7 +153,8 @@ class SlicedForward:
     def _can_run(self, node: fx.Node) -> bool:
         """Whether a node's meaning does not change with the number of channels that it is given."""
         if node.op == "call_method" and node.target in ("view", "reshape"):
-            return all(isinstance(a, fx.Node) or a == -1 for a in node.args[1:]) and -1 in node.args
+            free = all(isinstance(a, fx.Node) or a == -1 for a in node.args[1:]) and -1 in node.args
+            return free or not self.carrying.intersection(source.name for source in node.all_input_nodes)
         if node.op != "call_module":
             return True
         module, name = self.modules[str(node.target)], str(node.target)

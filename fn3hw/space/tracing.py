@@ -18,17 +18,21 @@ from torch.fx.passes.shape_prop import ShapeProp, TensorMetadata
 from torch.nn import functional as F
 
 from fn3hw.errors import TraceError
+from fn3hw.space.attention import ATTENTION_PREFIX, HeadAttention, lower_attention
 from fn3hw.space.flow import ChannelFlow, Group, Slice
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-CARRYING_MODULES: tuple[type[nn.Module], ...] = (
+POINTWISE_MODULES: tuple[type[nn.Module], ...] = (
     *(nn.ReLU, nn.ReLU6, nn.Hardtanh, nn.SiLU, nn.GELU, nn.Sigmoid, nn.Hardsigmoid, nn.Hardswish, nn.Tanh, nn.Mish),
     *(nn.LeakyReLU, nn.ELU, nn.SELU, nn.Softplus, nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d),
-    *(nn.MaxPool1d, nn.MaxPool2d, nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d),
-    *(nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.Upsample, nn.ZeroPad2d, nn.AlphaDropout),
+    nn.AlphaDropout,
 )
-CARRYING_FUNCTIONS: frozenset[Any] = frozenset(
+POOLING_MODULES: tuple[type[nn.Module], ...] = (
+    *(nn.MaxPool1d, nn.MaxPool2d, nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d),
+    *(nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.Upsample, nn.ZeroPad2d),
+)
+POINTWISE_FUNCTIONS: frozenset[Any] = frozenset(
     {
         *(
             F.relu,
@@ -43,12 +47,15 @@ CARRYING_FUNCTIONS: frozenset[Any] = frozenset(
             F.leaky_relu,
             F.elu,
         ),
-        *(F.dropout, F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d, F.adaptive_max_pool2d, F.interpolate, F.mish),
+        *(F.dropout, F.mish),
         *(torch.relu, torch.sigmoid, torch.tanh, torch.clamp, torch.mul, operator.mul, operator.imul, torch.neg),
         *(operator.neg, torch.div, operator.truediv, torch.sub, operator.sub, F.softplus, F.selu),
     }
 )
-CARRYING_METHODS = frozenset(
+POOLING_FUNCTIONS: frozenset[Any] = frozenset(
+    {F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d, F.adaptive_max_pool2d, F.interpolate}
+)
+POINTWISE_METHODS = frozenset(
     {"relu", "relu_", "sigmoid", "tanh", "clamp", "mul", "mul_", "contiguous", "clone", "float"}
 )
 SUMS: frozenset[Any] = frozenset({operator.add, operator.iadd, torch.add})
@@ -114,6 +121,15 @@ def shape_of(node: fx.Node) -> tuple[int, ...] | None:
     return tuple(meta.shape) if isinstance(meta, TensorMetadata) else None
 
 
+def weight_of(node: fx.Node, modules: dict[str, nn.Module]) -> str | None:
+    """Name of the weight of a convolution or a linear layer, module or function; None for every other node."""
+    if node.op == "call_module" and isinstance(modules.get(str(node.target)), (*CONVOLUTIONS, nn.Linear)):
+        return f"{node.target}.weight"
+    if node.target is F.linear and isinstance(source := (*node.args, *node.kwargs.values())[1], fx.Node):
+        return str(source.target) if source.op == "get_attr" else None
+    return None
+
+
 class _Tracer(fx.Tracer):
     """Keeps stochastic depth whole, whose function form would freeze the training flag."""
 
@@ -133,6 +149,7 @@ def _symbolic_trace(module: nn.Module) -> fx.GraphModule:
     graph_module = fx.GraphModule(module, graph, type(module).__name__)
     graph_module.train(module.training)
     _unfreeze_dropout(graph_module)
+    lower_attention(graph_module)
     return graph_module
 
 
@@ -168,7 +185,9 @@ class _Walk:
     def __init__(self, graph_module: fx.GraphModule) -> None:
         self.graph_module = graph_module
         self.modules = dict(graph_module.named_modules())
-        self.calls = Counter(str(node.target) for node in graph_module.graph.nodes if node.op == "call_module")
+        nodes = graph_module.graph.nodes
+        self.calls = Counter(str(node.target) for node in nodes if node.op == "call_module")
+        self.reads = Counter(str(node.target) for node in nodes if node.op == "get_attr")
         self.flow = ChannelFlow()
 
     def run(self) -> ChannelFlow:
@@ -197,24 +216,32 @@ class _Walk:
         if isinstance(module, CONVOLUTIONS):
             self._convolution(node, module, value)
         elif isinstance(module, nn.Linear):
-            self._linear(node, module, inputs[0])
+            self._linear(node, inputs[0], name, f"{name}.weight", None if module.bias is None else f"{name}.bias")
         elif isinstance(module, NORMS) or (isinstance(module, nn.PReLU) and module.num_parameters > 1):
-            parameters = tuple(f"{name}.{key}" for key, tensor in module.state_dict().items() if tensor.dim() == 1)
+            parameters = tuple((f"{name}.{key}", 0) for key, tensor in module.state_dict().items() if tensor.dim() == 1)
             self.flow.carry(node.name, [value], operation=name, parameters=parameters)
+        elif isinstance(module, HeadAttention):
+            self._attention(node, module, inputs)
         elif isinstance(module, nn.Flatten) and module.start_dim == 1 and module.end_dim == -1 and shape is not None:
             self.flow.flatten(node.name, value, shape=shape, operation=name)
-        elif isinstance(module, CARRYING_MODULES) or type(module).__name__ == "StochasticDepth":
+        elif (
+            isinstance(module, POINTWISE_MODULES)
+            or type(module).__name__ == "StochasticDepth"
+            or (isinstance(module, POOLING_MODULES) and self.flow.axis(value) == 1)
+        ):
             self.flow.carry(node.name, [value], operation=name)
         else:
-            self._pin(inputs, f"{type(module).__name__} ({name}) is no operation that fn3hw can slice")
+            self._leave_whole(node, inputs, f"{type(module).__name__} ({name}) is no operation that fn3hw can slice")
         if self.calls[name] > 1 and any(True for _ in module.parameters()):
             self._pin([*inputs, node], f"{name} is used {self.calls[name]} times")
 
     def _convolution(self, node: fx.Node, module: nn.Module, value: str) -> None:
         assert isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
         name = str(node.target)
-        own = tuple(f"{name}.{key}" for key, _ in module.named_parameters())
-        if module.groups == 1:
+        own = tuple((f"{name}.{key}", 0) for key, _ in module.named_parameters())
+        if self.flow.axis(value) not in (None, 1):
+            self.flow.pin(value, f"{name} reads another axis")
+        elif module.groups == 1:
             self.flow.mix(value, operation=name, weight=f"{name}.weight", axis=1)
         elif module.in_channels == module.out_channels:
             block = module.in_channels // module.groups
@@ -222,51 +249,110 @@ class _Walk:
             return
         else:
             self.flow.pin(value, f"the groups of {name} read and make different numbers of channels")
-        slices = tuple(Slice(parameter, 0) for parameter in own)
+        slices = tuple(Slice(parameter, axis) for parameter, axis in own)
         self.flow.make(node.name, module.out_channels, operation=name, kind="conv", slices=slices)
         if module.groups > 1:
             self.flow.pin(node.name, f"the groups of {name} read and make different numbers of channels")
 
-    def _linear(self, node: fx.Node, module: nn.Linear, source: fx.Node) -> None:
-        name, shape = str(node.target), shape_of(source)
-        if shape is None or len(shape) != 2:
-            self._pin([source], f"{name} works on a sequence")
-            return
-        self.flow.mix(source.name, operation=name, weight=f"{name}.weight", axis=1)
-        slices = tuple(Slice(f"{name}.{key}", 0) for key, _ in module.named_parameters())
-        self.flow.make(node.name, module.out_features, operation=name, kind="linear", slices=slices)
+    def _linear(self, node: fx.Node, source: fx.Node, name: str, weight: str, bias: str | None) -> None:
+        """A product with a matrix (out, in) along the last axis, whatever the axes before it."""
+        shape, last = shape_of(node), len(shape_of(source) or ()) - 1
+        assert shape is not None
+        if self.flow.axis(source.name) == last:
+            self.flow.mix(source.name, operation=name, weight=weight, axis=1)
+        else:
+            self._pin([source], f"{name} works along another axis")
+        slices = (Slice(weight, 0), *((Slice(bias, 0),) if bias else ()))
+        self.flow.make(node.name, shape[-1], operation=name, kind="linear", slices=slices, axis=last)
+
+    def _attention(self, node: fx.Node, module: HeadAttention, inputs: list[fx.Node]) -> None:
+        """Heads are blocks that never mix, as the groups of a grouped convolution are."""
+        name, source, bias = str(node.target), inputs[0].name, inputs[1:]
+        self.flow.split([node.name], source, parts=3, operation=name)
+        self.flow.carry(node.name, [node.name], operation=name, block=module.head_dim)
+        span = self.flow.span(node.name)
+        for table in bias:
+            parameter, heads = self._table_behind(table), (shape_of(table) or (1, 1))[1]
+            if span is None or parameter is None or heads * module.head_dim != span[0].width:
+                self.flow.pin(node.name, f"{name} adds what fn3hw cannot slice")
+            else:
+                self.flow.own(node.name, parameter, axis=1)
+
+    def _table_behind(self, node: fx.Node) -> str | None:
+        """The parameter (positions, heads) that position biases are looked up in, and nothing else reads."""
+        while node.op in ("call_function", "call_method") and len(node.users) == 1:
+            first = node.args[0]
+            assert isinstance(first, fx.Node)
+            node = first
+        shape = shape_of(node)
+        alone = node.op == "get_attr" and self.reads[str(node.target)] == len(node.users) == 1
+        return str(node.target) if alone and shape is not None and len(shape) == 2 else None
 
     def _function(self, node: fx.Node, inputs: list[fx.Node]) -> None:
         method = node.target if node.op == "call_method" else None
         called = f"{getattr(node.target, '__name__', node.target)} ({node.name})"
-        if node.target in CARRYING_FUNCTIONS or method in CARRYING_METHODS:
+        axis = self.flow.axis(inputs[0].name) if inputs else None
+        if node.target in POINTWISE_FUNCTIONS or method in POINTWISE_METHODS:
             self._elementwise(node, inputs)
+        elif node.target in POOLING_FUNCTIONS and axis == 1:
+            self.flow.carry(node.name, [inputs[0].name], operation=node.name)
         elif node.target in SUMS or method in SUM_METHODS:
             self._elementwise(node, inputs)
             if len(inputs) > 1:
                 self.flow.pin(node.name, f"the sum {node.name} ties it")
-        elif (method == "mean" or node.target is torch.mean) and self._is_spatial_mean(node, inputs[0]):
+        elif node.target is F.linear and (parameters := self._parameters_of(node)) is not None:
+            self._linear(node, inputs[0], parameters[0].removesuffix(".weight"), parameters[0], parameters[1])
+        elif (method == "mean" or node.target is torch.mean) and self._leaves_axis(node, inputs[0], axis):
             self.flow.carry(node.name, [inputs[0].name], operation=node.name)
+        elif (method == "permute" or node.target is torch.permute) and (order := _order(node)) and axis in order:
+            self.flow.carry(node.name, [inputs[0].name], operation=node.name, axis=order.index(axis))
         elif (node.target is torch.flatten or method in ("flatten", "view", "reshape")) and self._flattens(
             node, inputs[0]
         ):
             self.flow.flatten(node.name, inputs[0].name, shape=shape_of(inputs[0]) or (), operation=node.name)
         else:
-            self._pin(inputs, f"{called} is no operation that fn3hw can slice")
+            self._leave_whole(node, inputs, f"{called} is no operation that fn3hw can slice")
 
     def _elementwise(self, node: fx.Node, inputs: list[fx.Node]) -> None:
-        """Inputs that broadcast along the channel axis take no part in it."""
-        shape = shape_of(node)
-        full = [i.name for i in inputs if shape and len(s := shape_of(i) or ()) == len(shape) > 1 and s[1] == shape[1]]
-        self.flow.carry(node.name, full, operation=node.name)
+        """Inputs that broadcast along the channel axis take no part in it; a parameter is one entry per channel."""
+        shape = shape_of(node) or ()
+        lead = next((i for i in inputs if self.flow.span(i.name) and (shape_of(i) or ()) == shape), None)
+        if lead is None:
+            self._leave_whole(node, inputs, f"{node.name} broadcasts it")
+            return
+        axis = self.flow.axis(lead.name)
+        assert axis is not None
+        joined, parameters = [lead.name], []
+        for source in inputs:
+            own = shape_of(source) or ()
+            at = axis - (len(shape) - len(own))
+            if source is lead or at < 0 or own[at] == 1:
+                continue
+            if self.flow.axis(source.name) == at and len(own) == len(shape):
+                joined.append(source.name)
+            elif source.op == "get_attr" and self.reads[str(source.target)] == len(source.users) == 1:
+                parameters.append((str(source.target), at))
+            else:
+                self._pin([lead, source], f"{node.name} meets it with another axis")
+        self.flow.carry(node.name, joined, operation=node.name, parameters=tuple(parameters))
 
-    def _is_spatial_mean(self, node: fx.Node, source: fx.Node) -> bool:
+    def _parameters_of(self, node: fx.Node) -> tuple[str, str | None] | None:
+        """Weight and bias of ``F.linear`` where both are parameters that nothing else reads."""
+        given = (*node.args, *node.kwargs.values())[1:]
+        sources = [item for item in given if isinstance(item, fx.Node)]
+        alone = all(s.op == "get_attr" and self.reads[str(s.target)] == len(s.users) == 1 for s in sources)
+        if not alone or not sources:
+            return None
+        return str(sources[0].target), str(sources[1].target) if len(sources) > 1 else None
+
+    def _leaves_axis(self, node: fx.Node, source: fx.Node, axis: int | None) -> bool:
+        """Whether a mean is over axes behind the channels' only, so that their place stays."""
         dims = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
         shape = shape_of(source)
-        if dims is None or shape is None:
+        if dims is None or shape is None or axis is None:
             return False
         listed = [dims] if isinstance(dims, int) else list(dims)  # type: ignore[arg-type]
-        return all(isinstance(d, int) and d % len(shape) >= 2 for d in listed)
+        return all(isinstance(d, int) and d % len(shape) > axis for d in listed)
 
     def _flattens(self, node: fx.Node, source: fx.Node) -> bool:
         before, after = shape_of(source), shape_of(node)
@@ -274,9 +360,27 @@ class _Walk:
             before is not None and after is not None and len(after) == 2 and after[0] == before[0] and len(before) >= 2
         )
 
+    def _leave_whole(self, node: fx.Node, inputs: list[fx.Node], reason: str) -> None:
+        """An operation of which nothing is known: what it reads stays whole, and so does what it gives."""
+        self._pin(inputs, reason)
+        shape = shape_of(node)
+        if shape is not None and len(shape) > 1:
+            known = [a for i in inputs if len(shape_of(i) or ()) == len(shape) and (a := self.flow.axis(i.name))]
+            axis = known[0] if known else (2 if len(shape) == 3 else 1)
+            self.flow.make(node.name, shape[axis], operation=node.name, kind="whole", axis=axis)
+            self.flow.pin(node.name, reason)
+
     def _pin(self, nodes: list[fx.Node], reason: str) -> None:
         for node in nodes:
             self.flow.pin(node.name, reason)
+
+
+def _order(node: fx.Node) -> list[int]:
+    """The axes of a permutation, counted from the first, or nothing where they are not plain numbers."""
+    given = node.args[1:] if len(node.args) != 2 else node.args[1]
+    listed = list(given) if isinstance(given, (list, tuple)) else [given]
+    listed = listed or list(node.kwargs.get("dims", ()))  # type: ignore[arg-type]
+    return [d % len(listed) for d in listed if isinstance(d, int)]
 
 
 def _residual_branches(graph_module: fx.GraphModule, flow: ChannelFlow) -> list[Branch]:
@@ -294,7 +398,7 @@ def _residual_branches(graph_module: fx.GraphModule, flow: ChannelFlow) -> list[
         candidates = [
             (inside, end)
             for skip, end in (above, above[::-1])
-            if (inside := _closed_branch(skip, end, ancestors)) and any(_has_weights(n, modules) for n in inside)
+            if (inside := _closed_branch(skip, end, ancestors)) and any(weight_of(n, modules) for n in inside)
         ]
         if span is None or not candidates:
             continue
@@ -310,12 +414,9 @@ def _closed_branch(skip: fx.Node, end: fx.Node, ancestors: dict[fx.Node, frozens
     return frozenset() if leaks or len(end.users) != 1 else inside
 
 
-def _has_weights(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
-    return node.op == "call_module" and isinstance(modules[str(node.target)], (*CONVOLUTIONS, nn.Linear))
-
-
 def _branch_name(inside: frozenset[fx.Node]) -> str:
     """The innermost module that holds all of a branch."""
-    paths = [str(node.target).split(".") for node in inside if node.op == "call_module"]
+    named = [str(node.target) for node in inside if node.op in ("call_module", "get_attr")]
+    paths = [name.split(".") for name in named if not name.startswith(ATTENTION_PREFIX)]
     common = [parts[0] for parts in zip(*paths, strict=False) if len(set(parts)) == 1]
     return ".".join(common) or str(paths[0][0])

@@ -6,7 +6,8 @@ import torch
 
 from fn3hw.errors import InputError
 from fn3hw.space import networks
-from fn3hw.space.nested import Bits, Nested, nest
+from fn3hw.space.nested import Nested
+from fn3hw.space.placing import Bits, nest
 from fn3hw.space.quantizer import Schedule
 from fn3hw.training.datasets import Data
 from fn3hw.training.loading import load_data

@@ -12,7 +12,7 @@ from fn3hw.deploy.moments import Moments
 from fn3hw.deploy.recalibrate import recalibrate
 from fn3hw.errors import InputError, RunError
 from fn3hw.space import nest
-from tests.networks import images, small_mobilenet, zoo_supernet
+from tests.networks import SEQUENCE_IMAGE, images, sequences_supernet, small_mobilenet, zoo_supernet
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -110,3 +110,14 @@ def test_moments_read_back_and_belong_to_one_network(tmp_path: Path) -> None:
 def test_images_of_another_shape_are_refused() -> None:
     with pytest.raises(InputError, match=r"shape \(3, 12, 12\), the network takes \(1, 12, 12\)"):
         recalibrate(zoo_supernet(), zoo_supernet().space.full(), np.zeros((4, 3, 12, 12), np.float32))
+
+
+def test_networks_without_batch_norm_need_no_statistics(tmp_path: Path) -> None:
+    supernet = sequences_supernet("vit")
+    x = np.random.default_rng(0).standard_normal((32, *SEQUENCE_IMAGE)).astype(np.float32)
+    seen: list[tuple[int, int]] = []
+    moments = Moments.collect(supernet, x, progress=lambda done, total: seen.append((done, total)))
+    moments.save(tmp_path / "moments.safetensors")
+    for one in (moments, Moments.load(tmp_path / "moments.safetensors", supernet)):
+        assert one.statistics(supernet.space.smallest()) == {}
+    assert seen == [(1, 1)]

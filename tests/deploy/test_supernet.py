@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto
 
-from fn3hw.deploy import Supernet, activation_ranges, export
+from fn3hw.deploy import Supernet, activation_ranges, export, recalibrate
 from fn3hw.deploy.runtime import open_session
 from fn3hw.deploy.supernet import Parameter
 from fn3hw.errors import InputError, RunError
@@ -39,6 +39,21 @@ def test_masked_forward_equals_the_sliced_file(data: st.DataObject, beta: bool) 
         masked = net(torch.from_numpy(x)).numpy()
     (output,) = open_session(supernet.slice(subnet)).run(None, {"input": x})
     assert np.abs(output - masked).max() <= 1e-4 * np.abs(masked).max()
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.data(), st.booleans(), st.sampled_from((2, 4, 16)))
+def test_padding_changes_widths_and_not_the_output(data: st.DataObject, beta: bool, pad: int) -> None:
+    supernet, x = zoo_supernet(beta), images()
+    subnet = data.draw(subnets(supernet.space))
+    statistics = recalibrate(supernet, subnet, images(64))
+    plain, padded = supernet.slice(subnet, statistics), supernet.slice(subnet, statistics, pad=pad)
+    expected, output = (open_session(model).run(None, {"input": x})[0] for model in (plain, padded))
+    assert np.abs(output - expected).max() <= 1e-4 * np.abs(expected).max()
+    widths = {t.name: t.dims[0] for t in padded.graph.initializer}
+    for gate in supernet.space:
+        width = widths.get(f"{gate.name}.weight")
+        assert gate.level == "layer" or width is None or width % pad == 0 or width == gate.size
 
 
 def test_architecture_depends_on_shapes_and_space_but_not_on_weights() -> None:
@@ -109,6 +124,7 @@ def test_integer_kernels_agree_with_integer_weights(seed: int, tmp_path: Path) -
     onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     kernels = [node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node]
     assert "Conv" not in kernels and kernels.count("QLinearConv") == 12 and "BatchNormalization" not in kernels
+    assert "Gemm" not in kernels and kernels.count("QGemm") == 2
     assert model.ByteSize() < floating.ByteSize() + 20_000
 
 
@@ -135,7 +151,7 @@ def test_the_bytes_of_a_subnet_follow_from_its_counts(data: st.DataObject) -> No
         if all(block in kept[gate] for gate, block in p.branches)
     )
     model = supernet.slice(subnet)
-    weights = [t for t in model.graph.initializer if not t.name.endswith(("/scale", "/levels"))]
+    weights = [t for t in model.graph.initializer if not t.name.endswith(("/scale", "/zero", "/levels"))]
     assert sum(len(t.raw_data) for t in weights) == expected
 
 

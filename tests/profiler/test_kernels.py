@@ -16,11 +16,12 @@ def test_fused_blocked_and_inserted_kernels_find_their_node(network: FakeSuperne
         ("ReorderOutput_token_4", "ReorderOutput", "CPU", 2.5),
         ("s_nchwc", "Conv", "CPU", 20.0),  # conv2 + sum, named after the output of the sum
         ("fused fc", "FusedGemm", "CPU", 3.0),
+        ("conv_token_7", "QLinearConv", "CPU", 5.0),  # conv between quantizing borders
         ("out/MatMulAddFusion", "Gemm", "CPU", 4.0),
     ]
     assert attribute(kernels, network.deployed(network.space.full())) == {
         "~ReorderInput@": 1.0,
-        "conv": 10.0,
+        "conv": 15.0,
         "~ReorderOutput@conv": 4.5,
         "conv2": 20.0,
         "fc": 3.0,

@@ -17,7 +17,7 @@ from fn3hw.deploy import Moments, Supernet, calibrated, export, recalibrate
 from fn3hw.errors import InputError
 from fn3hw.searcher import Evaluator, Heuristic, search
 from fn3hw.searcher.verify import masked_difference
-from fn3hw.space.nested import nest
+from fn3hw.space.placing import nest
 from fn3hw.space.subnet import SearchSpace, Subnet
 from tests.networks import images, quantized
 

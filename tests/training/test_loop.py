@@ -16,7 +16,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from fn3hw.errors import InputError, RunError
-from fn3hw.space.nested import Nested, nest
+from fn3hw.space.nested import Nested
+from fn3hw.space.placing import nest
 from fn3hw.training import Data, Epoch, Progress, Recipe, Run, accuracy, loop, train
 from fn3hw.training.statistics import frozen_statistics, recompute_statistics
 from tests.training.conftest import SHAPE, make_data, make_net, make_recipe

@@ -1,0 +1,67 @@
+"""All levels at once against each level by itself: accuracy at equal measured latencies and at equal file sizes.
+
+One supernet carries channels, layers and bits. It is searched once over all of them, and once per level with the others
+whole; every search spends as many evaluations. Of each, the best file at five latencies and at five sizes is measured,
+as shares of the full network in fp32, and tested.
+Usage: python benchmarks/joint.py RUN [EVALUATIONS]; RUN was trained by recipe fashion-mnist-joint and has profile.json
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from judging import Judge, searched
+from report import report
+
+from fn3hw.cli.console import Console
+from fn3hw.cli.runs import OpenRun
+from fn3hw.cost import fit_cost
+from fn3hw.searcher.verify import ProfiledMeter
+
+LATENCIES = (0.7, 0.5, 0.4, 0.3, 0.25)
+SIZES = (0.7, 0.5, 0.25, 0.15, 0.1)
+INTEGER_SHARE = 0.25
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    evaluations = int(sys.argv[2]) if len(sys.argv) > 2 else 200
+    opened = OpenRun(folder, Console(as_json=False))
+    measured = opened.profile(folder / "profile.json")
+    cost, space = fit_cost(measured), opened.supernet.space
+    rows = {}
+    with ProfiledMeter(opened.supernet, measured, "local") as meter:
+        judge, full_ms = Judge(opened, meter), measured.reference.latency_ms
+        full_file, full_accuracy = judge.file(space.full())
+        full_mib = len(full_file) / (1 << 20)
+        for levels in (space.levels, *((level,) for level in space.levels)):
+            by_latency, by_size = (
+                searched(opened, cost, measured, by=by, levels=levels, evaluations=evaluations, seed=0)
+                for by in ("latency", "size")
+            )
+            rows[" + ".join(levels)] = {
+                "at_latency": [judge.at_latency(by_latency, share * full_ms) for share in LATENCIES],
+                "at_size": [judge.at_size(by_size, share * full_mib) for share in SIZES],
+            }
+            print(levels, rows[" + ".join(levels)], file=sys.stderr)
+    joint = rows[" + ".join(space.levels)]
+    report(
+        "joint",
+        {
+            "evaluations": evaluations,
+            "full_test_accuracy": full_accuracy,
+            "full_latency_ms": full_ms,
+            "full_size_mib": full_mib,
+            "latency_shares": LATENCIES,
+            "size_shares": SIZES,
+            "test_accuracy": rows,
+            "rules": str(cost.rules),
+            "cost_model_mape": cost.holdout.mape,
+            "points_lost_at_25_pct_latency": full_accuracy - joint["at_latency"][LATENCIES.index(INTEGER_SHARE)],
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()

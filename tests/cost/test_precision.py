@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from fn3hw.cost import fit_cost
+from fn3hw.cost.precision import EACH_APART, FULL_APART, partitions
+from fn3hw.profiler.plan import plan
+from fn3hw.space.gate import Gate
+from fn3hw.space.subnet import SearchSpace, Subnet
+from tests.cost.synthetic import FakeProfile, Measurement, Net
+
+SPACE = SearchSpace(
+    [Gate("one.bits", "bit", 5), Gate("a", "channel", 96, 24), Gate("two.bits", "bit", 5), Gate("b", "channel", 64, 16)]
+)
+UNITS = {
+    "one": ("a", "one.bits"),
+    "one/border": ("a", "one.bits", "two.bits"),
+    "two": ("a", "b", "two.bits"),
+    "head": ("b",),
+}
+
+
+def integer_kernels(count: int) -> float:
+    """A device with one kernel for integers and one for full precision."""
+    return 1.0 if count == 5 else 0.4
+
+
+def wide_kernels(count: int) -> float:
+    """A device that knows no integers: weights are unpacked in every run."""
+    return 1.0
+
+
+def narrow_kernels(count: int) -> float:
+    """A device that computes bit by bit."""
+    return count / 5
+
+
+def times(subnet: Subnet, speed) -> dict[str, float]:
+    c = subnet.counts
+    one, two = (c[name] == 5 for name in ("one.bits", "two.bits"))
+    found = {
+        "one": 30 + 4.0 * c["a"] * speed(c["one.bits"]),
+        "two": 30 + 0.1 * c["a"] * c["b"] * speed(c["two.bits"]),
+        "head": 20 + 1.0 * c["b"],
+    }
+    return found | ({"one/border": 10 + 0.5 * c["a"]} if one != two and speed is integer_kernels else {})
+
+
+def profile(speed, n: int = 40, seed: int = 0) -> FakeProfile:
+    rng = np.random.default_rng(seed)
+    rows = []
+    for role, subnet in [("fit", s) for s in plan(SPACE, n)] + [("holdout", SPACE.random(rng)) for _ in range(40)]:
+        kernels = {name: us * float(np.exp(0.003 * rng.normal())) for name, us in times(subnet, speed).items()}
+        total = 0.05 + 1e-3 * sum(times(subnet, speed).values())
+        rows.append(Measurement(subnet.id, 1000, total, kernels, 30.0, role))
+    return FakeProfile(tuple(rows), space=SPACE, network=Net(UNITS, []))
+
+
+def test_integer_kernels_are_found_and_fewer_bits_buy_no_more_time() -> None:
+    cost = fit_cost(profile(integer_kernels))
+    assert FULL_APART.says in str(cost.rules)
+    assert cost.steps("two.bits") == [5, 4, 1]
+    assert cost.holdout.mape < 0.01
+
+
+def test_a_device_that_gains_by_every_bit_is_found() -> None:
+    cost = fit_cost(profile(narrow_kernels))
+    assert EACH_APART.says in str(cost.rules)
+    assert len(cost.steps("one.bits")) >= 4
+    assert cost.holdout.mape < 0.05  # a sixth of the subnets for each number of bits
+
+
+def test_without_integer_kernels_fewer_bits_buy_no_time() -> None:
+    cost = fit_cost(profile(wide_kernels))
+    full = SPACE.full()
+    fewest = SPACE.from_counts({"one.bits": 1, "two.bits": 1})
+    predicted = cost.predict([full, fewest]).latency_ms
+    assert predicted.iloc[1] == pytest.approx(predicted.iloc[0], rel=0.02)
+    assert cost.holdout.mape < 0.01
+
+
+def test_a_mode_that_was_never_measured_is_not_free() -> None:
+    measured = profile(integer_kernels)
+    only_full = [m for m in measured.measurements if SPACE.parse(m.subnet).counts["two.bits"] == 5]
+    cost = fit_cost(replace(measured, measurements=tuple(only_full)))
+    unseen = SPACE.from_counts({"two.bits": 2})
+    assert cost.predict([unseen]).latency_ms.iloc[0] > 0.5 * cost.predict([SPACE.full()]).latency_ms.iloc[0]
+
+
+def test_spaces_without_bits_have_nothing_to_tell_apart() -> None:
+    plain = SearchSpace([Gate("a", "channel", 8)])
+    assert len(partitions(plain)) == 1
+    assert partitions(plain)[0].intervals(plain.gates[0]) == [(1, 8)]
+
+
+def test_half_of_a_plan_keeps_full_precision() -> None:
+    counts = np.array([[subnet.counts[name] for name in ("one.bits", "two.bits")] for subnet in plan(SPACE, 42)])
+    assert np.all(np.abs((counts == 5).mean(axis=0) - 0.5) < 0.1)
+    assert set(counts.ravel()) == {1, 2, 3, 4, 5}
