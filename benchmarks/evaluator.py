@@ -48,7 +48,7 @@ def main() -> None:
         print(index, true[index], ours[index], file=sys.stderr)
     uncorrected = np.array([stored.accuracy(subnet) for subnet in subnets[:UNCORRECTED]])
     report(
-        "evaluator",
+        "evaluator-joint" if opened.supernet.quantizers else "evaluator",
         {
             "threads": THREADS,
             **speed,

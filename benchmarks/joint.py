@@ -17,6 +17,7 @@ from report import report
 from fn3hw.cli.console import Console
 from fn3hw.cli.runs import OpenRun
 from fn3hw.cost import fit_cost
+from fn3hw.searcher import Heuristic
 from fn3hw.searcher.verify import ProfiledMeter
 
 LATENCIES = (0.7, 0.5, 0.4, 0.3, 0.25)
@@ -37,7 +38,7 @@ def main() -> None:
         full_mib = len(full_file) / (1 << 20)
         for levels in (space.levels, *((level,) for level in space.levels)):
             by_latency, by_size = (
-                searched(opened, cost, measured, by=by, levels=levels, evaluations=evaluations, seed=0)
+                searched(opened, cost, measured, by=by, levels=levels, settings=Heuristic(evaluations=evaluations))
                 for by in ("latency", "size")
             )
             rows[" + ".join(levels)] = {

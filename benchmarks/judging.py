@@ -9,7 +9,7 @@ from fn3hw.cli.runs import OpenRun, onnx_accuracy
 from fn3hw.cost import CostModel
 from fn3hw.deploy import finish
 from fn3hw.profiler import Profile
-from fn3hw.searcher import Atlas, search
+from fn3hw.searcher import Atlas, Heuristic, search
 from fn3hw.searcher.verify import ProfiledMeter
 from fn3hw.space import Subnet
 
@@ -57,11 +57,11 @@ class Judge:
 
 
 def searched(
-    opened: OpenRun, cost: CostModel, profile: Profile, *, by: str, levels: Sequence[str], evaluations: int, seed: int
+    opened: OpenRun, cost: CostModel, profile: Profile, *, by: str, levels: Sequence[str], settings: Heuristic
 ) -> Atlas:
     """A search of its own: nothing that another one evaluated is reused."""
     with tempfile.TemporaryDirectory() as scratch:
         return search(
-            opened.supernet, cost, opened.data, folder=scratch, evaluations=evaluations, seed=seed, cost_by=by,
-            levels=levels, profile=profile, moments=opened.moments,
+            opened.supernet, cost, opened.data, folder=scratch, settings=settings, cost_by=by, levels=levels,
+            profile=profile, moments=opened.moments,
         )  # fmt: skip

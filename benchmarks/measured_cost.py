@@ -3,12 +3,15 @@
 Same trained network, same evaluator, same number of evaluations. Of each search the best file at five measured
 latencies is compared: points of its front are exported and measured, and the most accurate one that is measured at or
 below the latency counts, by test accuracy.
-Twice: over all levels of the network, and over its channels alone.
-Usage: python benchmarks/measured_cost.py RUN [EVALUATIONS] [SEEDS]
+By default twice: over all levels of the network, and over its channels alone. The sliding window of the paper's search
+(sec. 3) ends at uniform shares of all widths, which on a network of round widths are round, too; ``--window 1`` is the
+search by blocks without it.
+Usage: python benchmarks/measured_cost.py RUN [--evaluations N] [--seeds N] [--levels LEVEL ...] [--window SHARE]
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -20,48 +23,64 @@ from report import report
 from fn3hw.cli.console import Console
 from fn3hw.cli.runs import OpenRun
 from fn3hw.cost import fit_cost
+from fn3hw.searcher import Heuristic
 from fn3hw.searcher.verify import ProfiledMeter
 
 SHARES = (0.8, 0.7, 0.6, 0.5, 0.35)
 WAYS = ("latency", "blocks")
+WINDOW = 0.25
 Array = NDArray[np.float64]
 
 
 def main() -> None:
-    folder = Path(sys.argv[1])
-    evaluations = int(sys.argv[2]) if len(sys.argv) > 2 else 100
-    seeds = int(sys.argv[3]) if len(sys.argv) > 3 else 3
-    opened = OpenRun(folder, Console(as_json=False))
-    measured = opened.profile(folder / "profile.json")
+    wanted = arguments()
+    opened = OpenRun(wanted.run, Console(as_json=False))
+    measured = opened.profile(wanted.run / "profile.json")
     cost = fit_cost(measured)
+    every = opened.supernet.space.levels
+    spent: list[int] = []
+    figures = {}
     with ProfiledMeter(opened.supernet, measured, "local") as meter:
         judge, full_ms = Judge(opened, meter), measured.reference.latency_ms
 
         def table(way: str, levels: tuple[str, ...]) -> Array:
             """Test accuracy per seed and share."""
             rows = []
-            for seed in range(seeds):
-                atlas = searched(opened, cost, measured, by=way, levels=levels, evaluations=evaluations, seed=seed)
+            for seed in range(wanted.seeds):
+                plain = Heuristic(
+                    evaluations=wanted.evaluations, seed=seed, guided=0.0, refined=0.0, window=wanted.window
+                )
+                settings = plain if way == "blocks" else Heuristic(evaluations=wanted.evaluations, seed=seed)
+                atlas = searched(opened, cost, measured, by=way, levels=levels, settings=settings)
                 spent.append(len(atlas.points) + len(atlas.dominated))
                 rows.append([judge.at_latency(atlas, share * full_ms) for share in SHARES])
                 print(*levels, way, seed, spent[-1], rows[-1], file=sys.stderr)
             return np.array(rows)
 
-        spent: list[int] = []
-        figures = {}
-        for levels in dict.fromkeys((opened.supernet.space.levels, ("channel",))):
-            tables = {way: table(way, levels) for way in WAYS}
-            figures[" and ".join(levels)] = compared(tables)
+        for levels in dict.fromkeys([tuple(wanted.levels)] if wanted.levels else [every, ("channel",)]):
+            figures[" and ".join(levels)] = compared({way: table(way, levels) for way in WAYS})
     report(
-        "measured_cost",
+        "measured_cost" if wanted.window == WINDOW else "measured_cost-without-window",
         {
-            "evaluations": evaluations,
+            "evaluations": wanted.evaluations,
             "fewest_spent": min(spent),
-            "seeds": seeds,
+            "seeds": wanted.seeds,
+            "window_of_the_search_by_blocks": wanted.window,
             "shares_of_full_measured_latency": SHARES,
             **figures,
         },
     )
+
+
+def arguments() -> argparse.Namespace:
+    """What is asked for."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--evaluations", type=int, default=100)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--levels", nargs="*")
+    parser.add_argument("--window", type=float, default=WINDOW)
+    return parser.parse_args()
 
 
 def compared(tables: dict[str, Array]) -> dict[str, object]:

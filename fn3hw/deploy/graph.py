@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper, shape_inference
 
 from fn3hw.errors import InputError
-from fn3hw.space.flow import ChannelFlow, Group, Layout, Slice
+from fn3hw.space.flow import ChannelFlow, Group, Layout, Operand, Slice
 
 Array = NDArray[np.generic]
 
@@ -180,48 +180,22 @@ class Graph:
         elif node.op_type == "Transpose" and axis is not None:
             flow.carry(out, data, operation=node.name, axis=attribute(node, "perm", []).index(axis))
         elif node.op_type in POINTWISE:
-            self._elementwise(flow, node, data)
+            flow.pointwise(out, self.shapes.get(out, ()), self._operands(node), operation=node.name)
         elif (node.op_type in POOLING and axis == 1) or (node.op_type == "ReduceMean" and self._is_behind(node, axis)):
             flow.carry(out, data[:1], operation=node.name)
         else:
-            self._leave_whole(flow, node, data)
+            reason = f"{node.op_type} ({node.name}) is no operation that fn3hw can slice"
+            outs = {name: self.shapes.get(name, ()) for name in node.output}
+            flow.leave_whole(outs, self._operands(node), operation=node.name, reason=reason)
 
-    def _leave_whole(self, flow: ChannelFlow, node: onnx.NodeProto, data: list[str]) -> None:
-        """An operation of which nothing is known: what it reads stays whole, and so does what it gives."""
-        reason = f"{node.op_type} ({node.name}) is no operation that fn3hw can slice"
-        for name in data:
-            flow.pin(name, reason)
-        for out in node.output:
-            shape = self.shapes.get(out, ())
-            if len(shape) > 1:
-                known = [a for n in data if len(self.shapes.get(n, ())) == len(shape) and (a := flow.axis(n))]
-                axis = known[0] if known else (2 if len(shape) == 3 else 1)
-                flow.make(out, shape[axis], operation=node.name, kind="whole", axis=axis)
-                flow.pin(out, reason)
-
-    def _elementwise(self, flow: ChannelFlow, node: onnx.NodeProto, data: list[str]) -> None:
-        """Inputs that broadcast along the channel axis take no part in it; a constant is one entry per channel."""
-        out = node.output[0]
-        shape = self.shapes.get(out, ())
-        lead = next((n for n in data if flow.span(n) and len(self.shapes.get(n, ())) == len(shape)), None)
-        axis = None if lead is None else flow.axis(lead)
-        if lead is None or axis is None or self.shapes[lead][axis] != shape[axis]:
-            self._leave_whole(flow, node, data)
-            return
-        joined, parameters = [lead], []
-        for name in node.input:
-            own = tuple(self.arrays[name].shape) if name in self.arrays else self.shapes.get(name, ())
-            at = axis - (len(shape) - len(own))
-            if name == lead or at < 0 or own[at] == 1:
-                continue
-            if name in self.arrays:
-                parameters.append((name, at))
-            elif flow.axis(name) == at and len(own) == len(shape):
-                joined.append(name)
-            else:
-                flow.pin(lead, f"{node.op_type} ({node.name}) meets it with another axis")
-                flow.pin(name, f"{node.op_type} ({node.name}) meets it with another axis")
-        flow.carry(out, joined, operation=node.name, parameters=tuple(parameters))
+    def _operands(self, node: onnx.NodeProto) -> list[Operand]:
+        return [
+            Operand(name, self.arrays[name].shape, parameter=True)
+            if name in self.arrays
+            else Operand(name, self.shapes.get(name, ()))
+            for name in node.input
+            if name
+        ]
 
     def _attention(self, flow: ChannelFlow, node: onnx.NodeProto) -> None:
         """Heads are blocks that never mix, as the groups of a grouped convolution are."""

@@ -38,10 +38,12 @@ class HeadAttention(nn.Module):
             return torch.onnx.ops.attention(query, key, value, bias, q_num_heads=heads, kv_num_heads=heads)[0]
         query, key, value = (self._heads_first(x) for x in (query, key, value))
         p = self.dropout if self.training else 0.0
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=p).transpose(1, 2).flatten(2)
+        return (
+            F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=p).transpose(-2, -3).flatten(-2)
+        )
 
     def _heads_first(self, x: torch.Tensor) -> torch.Tensor:
-        return x.reshape(*x.shape[:-1], -1, self.head_dim).transpose(1, 2)
+        return x.reshape(*x.shape[:-1], -1, self.head_dim).transpose(-2, -3)
 
     def extra_repr(self) -> str:
         """Channels per head."""
@@ -67,7 +69,7 @@ def _lower_multihead(module: fx.GraphModule, node: fx.Node) -> bool:
     attention = module.get_submodule(name)
     assert isinstance(attention, nn.MultiheadAttention)
     same = given.get("query") is given.get("key") is given.get("value")
-    plain = not {"key_padding_mask", "attn_mask", "is_causal"} & {k for k, v in given.items() if v is not None}
+    plain = not {"key_padding_mask", "attn_mask", "is_causal"} & {k for k, v in given.items() if v not in (None, False)}
     usual = attention.in_proj_weight is not None and attention.batch_first and attention.bias_k is None
     outputs = [u for u in node.users if u.args[1:] == (0,)]
     unread = all(not u.users for u in node.users if u not in outputs)

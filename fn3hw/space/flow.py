@@ -15,6 +15,7 @@ methods of `ChannelFlow`; everything else about channels is written here.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import lcm, prod
 from typing import Any
@@ -71,6 +72,21 @@ class Site:
 
     value: str
     layout: Layout
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """What an operation reads.
+
+    Args:
+        name: of the value.
+        shape: its shape.
+        parameter: it is a constant that nothing else reads.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    parameter: bool = False
 
 
 @dataclass
@@ -195,6 +211,42 @@ class ChannelFlow:
             self._add(group.slices, Slice(parameter, entries, layout.repeat, layout.parts))
         self._hand_on(group, out, layout if axis is None else replace(layout, axis=axis), operation)
 
+    def pointwise(self, out: str, shape: tuple[int, ...], operands: Sequence[Operand], *, operation: str) -> None:
+        """``operation`` works entry by entry on operands that broadcast to ``shape``.
+
+        Operands that broadcast along the channel axis take no part in it; a parameter has one entry per channel.
+        """
+        lead, axis = self._lead(shape, operands)
+        if lead is None:
+            self.leave_whole({out: shape}, operands, operation=operation, reason=f"{operation} broadcasts it")
+            return
+        joined, parameters = [lead.name], []
+        for one in operands:
+            at = axis - (len(shape) - len(one.shape))
+            if one is lead or at < 0 or one.shape[at] == 1:
+                continue
+            if one.parameter:
+                parameters.append((one.name, at))
+            elif self.axis(one.name) == at and len(one.shape) == len(shape):
+                joined.append(one.name)
+            else:
+                for name in (lead.name, one.name):
+                    self.pin(name, f"{operation} meets it with what shrinks another way")
+        self.carry(out, joined, operation=operation, parameters=tuple(parameters))
+
+    def leave_whole(
+        self, outs: Mapping[str, tuple[int, ...]], operands: Sequence[Operand], *, operation: str, reason: str
+    ) -> None:
+        """An operation of which nothing is known: what it reads stays whole, and so do the values that it gives."""
+        for one in operands:
+            self.pin(one.name, reason)
+        for out, shape in outs.items():
+            if len(shape) > 1:
+                known = [axis for o in operands if len(o.shape) == len(shape) and (axis := self.axis(o.name))]
+                axis = known[0] if known else (2 if len(shape) == 3 else 1)
+                self.make(out, shape[axis], operation=operation, kind="whole", axis=axis)
+                self.pin(out, reason)
+
     def split(self, outs: list[str], value: str, *, parts: int, operation: str) -> None:
         """``operation`` cuts ``value`` into equal parts, whose channels with the same number come and go together."""
         if (span := self.span(value)) is None:
@@ -244,6 +296,14 @@ class ChannelFlow:
     def groups(self) -> list[Group]:
         """All groups, in order of their first producer."""
         return [group for group in self._order if id(group) not in self._redirect]
+
+    def _lead(self, shape: tuple[int, ...], operands: Sequence[Operand]) -> tuple[Operand | None, int]:
+        """The first operand that has all channels of the result, and their axis."""
+        for one in operands:
+            axis = self.axis(one.name)
+            if axis is not None and len(one.shape) == len(shape) and one.shape[axis] == shape[axis]:
+                return one, axis
+        return None, 0
 
     def _hand_on(self, group: Group, out: str, layout: Layout, operation: str) -> None:
         self._add(group.carriers, operation)

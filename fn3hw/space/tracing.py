@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from fn3hw.errors import TraceError
 from fn3hw.space.attention import ATTENTION_PREFIX, HeadAttention, lower_attention
-from fn3hw.space.flow import ChannelFlow, Group, Slice
+from fn3hw.space.flow import ChannelFlow, Group, Operand, Slice
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -285,19 +285,18 @@ class _Walk:
             assert isinstance(first, fx.Node)
             node = first
         shape = shape_of(node)
-        alone = node.op == "get_attr" and self.reads[str(node.target)] == len(node.users) == 1
-        return str(node.target) if alone and shape is not None and len(shape) == 2 else None
+        return str(node.target) if self._is_own_parameter(node) and shape is not None and len(shape) == 2 else None
 
     def _function(self, node: fx.Node, inputs: list[fx.Node]) -> None:
         method = node.target if node.op == "call_method" else None
         called = f"{getattr(node.target, '__name__', node.target)} ({node.name})"
         axis = self.flow.axis(inputs[0].name) if inputs else None
         if node.target in POINTWISE_FUNCTIONS or method in POINTWISE_METHODS:
-            self._elementwise(node, inputs)
+            self.flow.pointwise(node.name, shape_of(node) or (), self._operands(inputs), operation=node.name)
         elif node.target in POOLING_FUNCTIONS and axis == 1:
             self.flow.carry(node.name, [inputs[0].name], operation=node.name)
         elif node.target in SUMS or method in SUM_METHODS:
-            self._elementwise(node, inputs)
+            self.flow.pointwise(node.name, shape_of(node) or (), self._operands(inputs), operation=node.name)
             if len(inputs) > 1:
                 self.flow.pin(node.name, f"the sum {node.name} ties it")
         elif node.target is F.linear and (parameters := self._parameters_of(node)) is not None:
@@ -313,35 +312,18 @@ class _Walk:
         else:
             self._leave_whole(node, inputs, f"{called} is no operation that fn3hw can slice")
 
-    def _elementwise(self, node: fx.Node, inputs: list[fx.Node]) -> None:
-        """Inputs that broadcast along the channel axis take no part in it; a parameter is one entry per channel."""
-        shape = shape_of(node) or ()
-        lead = next((i for i in inputs if self.flow.span(i.name) and (shape_of(i) or ()) == shape), None)
-        if lead is None:
-            self._leave_whole(node, inputs, f"{node.name} broadcasts it")
-            return
-        axis = self.flow.axis(lead.name)
-        assert axis is not None
-        joined, parameters = [lead.name], []
-        for source in inputs:
-            own = shape_of(source) or ()
-            at = axis - (len(shape) - len(own))
-            if source is lead or at < 0 or own[at] == 1:
-                continue
-            if self.flow.axis(source.name) == at and len(own) == len(shape):
-                joined.append(source.name)
-            elif source.op == "get_attr" and self.reads[str(source.target)] == len(source.users) == 1:
-                parameters.append((str(source.target), at))
-            else:
-                self._pin([lead, source], f"{node.name} meets it with another axis")
-        self.flow.carry(node.name, joined, operation=node.name, parameters=tuple(parameters))
+    def _operands(self, inputs: list[fx.Node]) -> list[Operand]:
+        return [Operand(_name(node), shape_of(node) or (), self._is_own_parameter(node)) for node in inputs]
+
+    def _is_own_parameter(self, node: fx.Node) -> bool:
+        """Whether a node is a parameter that nothing else reads."""
+        return node.op == "get_attr" and self.reads[str(node.target)] == len(node.users) == 1
 
     def _parameters_of(self, node: fx.Node) -> tuple[str, str | None] | None:
         """Weight and bias of ``F.linear`` where both are parameters that nothing else reads."""
         given = (*node.args, *node.kwargs.values())[1:]
         sources = [item for item in given if isinstance(item, fx.Node)]
-        alone = all(s.op == "get_attr" and self.reads[str(s.target)] == len(s.users) == 1 for s in sources)
-        if not alone or not sources:
+        if not sources or not all(self._is_own_parameter(source) for source in sources):
             return None
         return str(sources[0].target), str(sources[1].target) if len(sources) > 1 else None
 
@@ -361,18 +343,17 @@ class _Walk:
         )
 
     def _leave_whole(self, node: fx.Node, inputs: list[fx.Node], reason: str) -> None:
-        """An operation of which nothing is known: what it reads stays whole, and so does what it gives."""
-        self._pin(inputs, reason)
-        shape = shape_of(node)
-        if shape is not None and len(shape) > 1:
-            known = [a for i in inputs if len(shape_of(i) or ()) == len(shape) and (a := self.flow.axis(i.name))]
-            axis = known[0] if known else (2 if len(shape) == 3 else 1)
-            self.flow.make(node.name, shape[axis], operation=node.name, kind="whole", axis=axis)
-            self.flow.pin(node.name, reason)
+        outs = {node.name: shape_of(node) or ()}
+        self.flow.leave_whole(outs, self._operands(inputs), operation=node.name, reason=reason)
 
     def _pin(self, nodes: list[fx.Node], reason: str) -> None:
         for node in nodes:
             self.flow.pin(node.name, reason)
+
+
+def _name(node: fx.Node) -> str:
+    """What the flow calls a value: parameters by their path, everything else by its node."""
+    return str(node.target) if node.op == "get_attr" else node.name
 
 
 def _order(node: fx.Node) -> list[int]:

@@ -25,6 +25,7 @@ TINY = (
     *("--set", "network.options={stem=8, stages=[[8,2,2],[12,2,1]], expand=2, head=16}"),
     *("--set", "epochs=1", "--set", "warm_up=0.0"),
 )
+BITS = ("--set", 'network.levels=["channel", "bit"]')
 VERBS = ("quickstart", "train", "profile", "search", "lookup", "export")
 
 
@@ -184,6 +185,10 @@ def check_error(result: Result, status: int, *said: str) -> dict[str, Any]:
         (("train", "--recipe", "digits", "--set", 'network.levels=["chanel"]'), "'channel'"),
         (("train", "--recipe", "digits", "--set", "data.name=digit"), "'digits'"),
         (("train", "--recipe", "digits", "--set", "network.name=mobilenet_smal"), "'mobilenet_small'"),
+        (("train", "--recipe", "digits", "--set", 'network.levels=["path"]'), "level path"),
+        (("train", "--recipe", "digits", "--set", "network.bits={levels=[1, 2]}"), "level"),
+        (("train", "--recipe", "digits", *BITS, "--set", "network.bits={levels=[2, 1]}"), "not nested"),
+        (("train", "--recipe", "digits", *BITS, "--set", "network.beta=true"), "beta"),
         (("train",), "--recipe"),
         (("quickstart", "--share", "0"), "--share"),
         (("quickstart", "--share", "nan"), "--share"),
@@ -245,6 +250,13 @@ def test_a_run_that_was_not_searched(call: Any, own: Path) -> None:
 def test_a_run_of_other_settings_is_not_trained_over(call: Any, own: Path) -> None:
     result = call("train", "--recipe", "digits", "--output", own, *TINY, "--set", "seed=5", "--json")
     check_error(result, 2, "seed was 0, now 5")
+
+
+def test_a_run_of_other_levels_is_not_trained_over(call: Any, own: Path) -> None:
+    before = {path.name: path.read_bytes() for path in own.iterdir()}
+    result = call("train", "--recipe", "digits", "--output", own, *TINY, *BITS, "--json")
+    check_error(result, 2, "levels")
+    assert before == {path.name: path.read_bytes() for path in own.iterdir()}
 
 
 def test_a_run_from_a_newer_version(call: Any, own: Path) -> None:

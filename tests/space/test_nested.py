@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
+from fn3hw.deploy import export
+from fn3hw.deploy.runtime import open_session
 from fn3hw.errors import InputError, TraceError, UnknownName
 from fn3hw.space import Bits, Nested, Subnet, nest
 from fn3hw.space.networks import MLP, build
@@ -268,6 +270,38 @@ class Shared(nn.Module):
 def test_what_cannot_be_gated_is_reported_with_its_reason() -> None:
     with pytest.raises(InputError, match="twice is used 2 times"):
         nest(Shared(), torch.zeros(2, 4), ("neuron",))
+
+
+class Scaled(nn.Module):
+    """Channels with scales and offsets of their own, one of which two places may share."""
+
+    def __init__(self, *, shared: bool) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(1, 8, 3), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 4, 3)
+        self.scale, self.offset = nn.Parameter(torch.rand(1, 8, 1, 1) + 0.5), nn.Parameter(torch.randn(8, 1, 1))
+        self.shared = shared
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.a(x) * self.scale)
+        x = torch.relu(self.b(x) * self.scale if self.shared else self.b(x) - self.offset)
+        return self.c(x).mean(dim=(2, 3))
+
+
+def test_parameters_with_an_entry_per_channel_shrink_with_it() -> None:
+    net = nest(randomise(Scaled(shared=False)), torch.zeros(2, *IMAGE), ("channel",)).eval()
+    assert [gate.name for gate in net.space] == ["a", "b"]
+    supernet, x = export(net), images()
+    for seed in range(4):
+        subnet = net.space.random(np.random.default_rng(seed), prefix=seed % 2 == 0)
+        masked, sliced = masked_and_sliced(net, subnet, torch.from_numpy(x))
+        (output,) = open_session(supernet.slice(subnet)).run(None, {"input": x})
+        assert torch.allclose(masked, sliced, atol=1e-4)
+        assert np.allclose(output, masked.numpy(), atol=1e-4)
+
+
+def test_a_parameter_that_two_places_share_keeps_both_whole() -> None:
+    with pytest.raises(InputError, match="shrinks another way"):
+        nest(Scaled(shared=True), torch.zeros(2, *IMAGE), ("channel",))
 
 
 @pytest.mark.parametrize(
