@@ -9,54 +9,8 @@ from fn3hw.cost import fit_cost
 from fn3hw.cost.precision import EACH_APART, FULL_APART, partitions
 from fn3hw.profiler.plan import plan
 from fn3hw.space.gate import Gate
-from fn3hw.space.subnet import SearchSpace, Subnet
-from tests.cost.synthetic import FakeProfile, Measurement, Net
-
-SPACE = SearchSpace(
-    [Gate("one.bits", "bit", 5), Gate("a", "channel", 96, 24), Gate("two.bits", "bit", 5), Gate("b", "channel", 64, 16)]
-)
-UNITS = {
-    "one": ("a", "one.bits"),
-    "one/border": ("a", "one.bits", "two.bits"),
-    "two": ("a", "b", "two.bits"),
-    "head": ("b",),
-}
-
-
-def integer_kernels(count: int) -> float:
-    """A device with one kernel for integers and one for full precision."""
-    return 1.0 if count == 5 else 0.4
-
-
-def wide_kernels(count: int) -> float:
-    """A device that knows no integers: weights are unpacked in every run."""
-    return 1.0
-
-
-def narrow_kernels(count: int) -> float:
-    """A device that computes bit by bit."""
-    return count / 5
-
-
-def times(subnet: Subnet, speed) -> dict[str, float]:
-    c = subnet.counts
-    one, two = (c[name] == 5 for name in ("one.bits", "two.bits"))
-    found = {
-        "one": 30 + 4.0 * c["a"] * speed(c["one.bits"]),
-        "two": 30 + 0.1 * c["a"] * c["b"] * speed(c["two.bits"]),
-        "head": 20 + 1.0 * c["b"],
-    }
-    return found | ({"one/border": 10 + 0.5 * c["a"]} if one != two and speed is integer_kernels else {})
-
-
-def profile(speed, n: int = 40, seed: int = 0) -> FakeProfile:
-    rng = np.random.default_rng(seed)
-    rows = []
-    for role, subnet in [("fit", s) for s in plan(SPACE, n)] + [("holdout", SPACE.random(rng)) for _ in range(40)]:
-        kernels = {name: us * float(np.exp(0.003 * rng.normal())) for name, us in times(subnet, speed).items()}
-        total = 0.05 + 1e-3 * sum(times(subnet, speed).values())
-        rows.append(Measurement(subnet.id, 1000, total, kernels, 30.0, role))
-    return FakeProfile(tuple(rows), space=SPACE, network=Net(UNITS, []))
+from fn3hw.space.subnet import SearchSpace
+from tests.cost.quantized import SPACE, integer_kernels, narrow_kernels, profile, wide_kernels
 
 
 def test_integer_kernels_are_found_and_fewer_bits_buy_no_more_time() -> None:

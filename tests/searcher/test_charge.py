@@ -1,0 +1,29 @@
+"""What a search charges, and the ladders that its gates move along."""
+
+from __future__ import annotations
+
+import pytest
+
+from fn3hw.cost import fit_cost
+from fn3hw.errors import InputError, UnknownName
+from fn3hw.searcher.charge import Charge
+from tests.cost.quantized import SPACE, integer_kernels, profile
+
+
+def test_where_fewer_bits_buy_no_time_they_are_spent_on_size_only() -> None:
+    cost = fit_cost(profile(integer_kernels))
+    ladders = {by: Charge(SPACE, cost, by).ladders for by in ("latency", "size")}
+    names = [gate.name for gate in SPACE]
+    for gate in ("one.bits", "two.bits"):
+        assert list(ladders["latency"][names.index(gate)]) == [5, 4]
+        assert list(ladders["size"][names.index(gate)]) == [5, 4, 1]
+
+
+def test_counting_blocks_needs_no_cost_model() -> None:
+    charge = Charge(SPACE, None, "blocks")
+    full = charge.state(SPACE.full())
+    assert charge.of(full[None]).tolist() == [SPACE.n_blocks]
+    with pytest.raises(InputError, match="needs a cost model"):
+        Charge(SPACE, None, "latency")
+    with pytest.raises(UnknownName):
+        Charge(SPACE, None, "energy")
