@@ -100,8 +100,9 @@ class Quantizer(nn.Module):
     """Quantizes the weights of one layer, or of a group of layers, with one factor τ (paper, eq. 5).
 
     Hard steps with a straight-through gradient: a weight inside the outermost level learns as if it were not quantized,
-    one outside does not. Instead of τ the step size 1/τ is learned, which is of the size of the weights, with the
-    gradient and its scale of Esser et al., Learned Step Size Quantization, 2020 (eq. 3 and sec. 2.2). With a
+    one outside does not. Instead of τ the step size 1/τ is learned, with the gradient and its scale of Esser et al.,
+    Learned Step Size Quantization, 2020 (eq. 3 and sec. 2.2), by its logarithm: it stays positive at any learning rate,
+    and an update changes it by a share of itself, whatever the size of a layer's weights. With a
     ``temperature`` the steps are sigmoids in training, as in Yang et al., Quantization Networks, 2019, and hard in
     evaluation.
 
@@ -118,7 +119,12 @@ class Quantizer(nn.Module):
         super().__init__()
         self.schedule = schedule
         self.temperature: float | None = None
-        self.step = nn.Parameter(torch.tensor(0.8 * _largest(weights, name) / schedule.levels[-1]))
+        self.log_step = nn.Parameter(torch.tensor(0.8 * _largest(weights, name) / schedule.levels[-1]).log())
+
+    @property
+    def step(self) -> torch.Tensor:
+        """The step size 1/τ."""
+        return self.log_step.exp()
 
     @property
     def tau(self) -> float:

@@ -73,7 +73,7 @@ def test_the_gradient_passes_straight_through_inside(blocks: tuple[int, ...]) ->
     quantizer(w, blocks).sum().backward()
     inside = (w.detach() / quantizer.step.detach()).abs() <= PAPER.largest(blocks)
     assert torch.equal(w.grad, inside.float()) and 0 < int(inside.sum()) <= len(w)
-    assert quantizer.step.grad is not None and float(quantizer.step.grad) != 0.0
+    assert quantizer.log_step.grad is not None and float(quantizer.log_step.grad) != 0.0
 
 
 def test_soft_steps_become_hard_ones_and_learn() -> None:
@@ -120,3 +120,15 @@ def test_level_sets_that_do_not_nest(sets: list[set[int]]) -> None:
 def test_full_precision_has_no_integers() -> None:
     with pytest.raises(InputError, match="fp32"):
         Quantizer(FP32, [weights(0)]).integers(weights(0), range(5))
+
+
+@pytest.mark.parametrize("rate", [0.1, 10.0])
+def test_a_step_size_stays_positive_at_any_learning_rate(rate: float) -> None:
+    weight = torch.randn(64, 9, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    quantizer = Quantizer(PAPER, [weight])
+    optimiser = torch.optim.SGD(quantizer.parameters(), lr=rate)
+    for _ in range(20):
+        optimiser.zero_grad()
+        quantizer(weight, range(PAPER.size)).sum().backward()
+        optimiser.step()
+    assert quantizer.step.item() > 0
