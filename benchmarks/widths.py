@@ -18,10 +18,10 @@ import numpy as np
 from removal import EVALUATIONS, Judge, searched
 from report import report
 
+from fn3hw.baselines.slimmable import uniform_subnet
 from fn3hw.cli.console import Console
 from fn3hw.cli.runs import OpenRun
 from fn3hw.cli.train import train_run
-from fn3hw.space import SearchSpace, Subnet
 from fn3hw.training import Recipe, Run, recipe_data, recipe_network
 from fn3hw.training.loop import Trainer
 
@@ -37,10 +37,10 @@ def main() -> None:
     theirs = trained("us-net", base.replace(epochs=epochs))
     space = ours.supernet.space
     removable = sum(gate.size - gate.min_kept for gate in space)
-    removed = [space.n_blocks - sum(uniform(space, share).counts.values()) for share in SHARES]
+    removed = [space.n_blocks - sum(uniform_subnet(space, share).counts.values()) for share in SHARES]
     curves = {
-        "us-net": [Judge(theirs).accuracy(uniform(space, share)) for share in SHARES],
-        "fn3-channel, uniform": [Judge(ours).accuracy(uniform(space, share)) for share in SHARES],
+        "us-net": [Judge(theirs).accuracy(uniform_subnet(space, share)) for share in SHARES],
+        "fn3-channel, uniform": [Judge(ours).accuracy(uniform_subnet(space, share)) for share in SHARES],
         "fn3-channel, searched": [Judge(ours).accuracy(subnet) for subnet in searched(ours, removed, 0)],
     }
     report(
@@ -81,11 +81,6 @@ def epoch_seconds(recipe: Recipe) -> float:
         times.append(time.perf_counter() - started)
     print("seconds per step", np.mean(times[4:]), file=sys.stderr)
     return float(np.mean(times[4:])) * data.steps_per_epoch(recipe.batch_size)
-
-
-def uniform(space: SearchSpace, share: float) -> Subnet:
-    """The subnet that keeps the same share of every gate, but for what it has to keep."""
-    return space.from_counts({gate.name: max(gate.min_kept, round(share * gate.size)) for gate in space})
 
 
 def cost(opened: OpenRun) -> dict[str, Any]:

@@ -2,10 +2,10 @@
 
 The one idea is the *gate*: an ordered set of blocks at one place of the network, multiplied by a 0/1 mask. A `Subnet`
 says which blocks of each gate are kept; it is a value, checked and named by its `SearchSpace`. `nest` finds the gates
-of a torch module: `flow` says which channels belong together, `tracing` reads that from the module's graph (in which
-`attention` has laid the heads open), `placing` puts the masks where channels are mixed, `quantizer` makes weights a sum
-of steps. The `nested` network itself never holds a subnet: ``with net.active(subnet)`` lends one to it for a forward
-pass.
+of a torch module: `tracing` makes a graph of it, in which `attention` lays the heads open; `channels` reads from the
+graph which channels belong together, in the terms of `flow`, and `branches` what adds to a residual stream; `placing`
+puts the masks where channels are mixed, `quantizer` makes weights a sum of steps. The `nested` network itself never
+holds a subnet: ``with net.active(subnet)`` lends one to it for a forward pass.
 """
 
 from fn3hw.space.gate import LEVELS, Gate

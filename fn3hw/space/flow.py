@@ -9,7 +9,7 @@ remove it from every tensor and every parameter of its group, and that changes n
 operation that reads the group sees a zero in its place. So a gate on a group multiplies what its mixing readers read
 (its *sites*), and elimination slices what the group touches (its *slices*).
 
-The front ends (`fn3hw.space.tracing` for torch, `fn3hw.deploy.graph` for ONNX) translate their operations into the
+The front ends (`fn3hw.space.channels` for torch, `fn3hw.deploy.graph` for ONNX) translate their operations into the
 methods of `ChannelFlow`; everything else about channels is written here.
 """
 

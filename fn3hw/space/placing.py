@@ -10,12 +10,14 @@ import torch
 from torch import fx, nn
 
 from fn3hw.errors import InputError
+from fn3hw.space.branches import Branch, residual_branches
+from fn3hw.space.channels import channel_flow
 from fn3hw.space.flow import Group, Layout, Slice
 from fn3hw.space.gate import LEVELS, Gate, check_level
 from fn3hw.space.nested import GATE_PREFIX, GateSite, Nested, Ungated, identifier, quantizer_path
 from fn3hw.space.quantizer import Quantizer, Schedule
 from fn3hw.space.subnet import SearchSpace
-from fn3hw.space.tracing import Branch, Trace, shape_of, trace, weight_of
+from fn3hw.space.tracing import shape_of, trace, weight_of
 
 STRUCTURAL = tuple(level for level in LEVELS if level != "bit")
 
@@ -87,22 +89,25 @@ def nest(
         if not 0.0 <= share <= 1.0:
             raise InputError(f"keep[{level!r}] is {share}: it is a share of the blocks, between 0 and 1.")
     traced = trace(module, example_input)
+    flow = channel_flow(traced)
+    branches = residual_branches(traced, flow)
     if one_layer_gate:
-        traced = replace(traced, branches=[replace(branch, stream=0) for branch in traced.branches])
-    return _Builder(traced, levels, dict(keep or {}), beta, bits or Bits()).build(example_input)
+        branches = [replace(branch, stream=0) for branch in branches]
+    builder = _Builder(traced, levels, dict(keep or {}), beta, bits or Bits())
+    return builder.build(flow.groups(), branches, example_input)
 
 
 class _Builder:
     """Places gate sites in a traced graph."""
 
     def __init__(
-        self, traced: Trace, levels: Sequence[str] | None, keep: dict[str, float], beta: bool, bits: Bits
+        self, module: fx.GraphModule, levels: Sequence[str] | None, keep: dict[str, float], beta: bool, bits: Bits
     ) -> None:
-        self.traced, self.keep, self.beta, self.bits = traced, keep, beta, bits
+        self.module, self.keep, self.beta, self.bits = module, keep, beta, bits
         self.levels = STRUCTURAL if levels is None else tuple(levels)
         self.required = self.levels if levels is not None else ()
-        self.nodes = {node.name: node for node in traced.module.graph.nodes}
-        self.modules = dict(traced.module.named_modules())
+        self.nodes = {node.name: node for node in module.graph.nodes}
+        self.modules = dict(module.named_modules())
         self.order = {name: index for index, name in enumerate(self.nodes)}
         self.report: list[Ungated] = []
         self.placed: list[tuple[int, Gate]] = []
@@ -110,16 +115,16 @@ class _Builder:
         self.quantized: dict[str, str] = {}
         self.carrying: set[str] = set()
 
-    def build(self, example: torch.Tensor) -> Nested:
+    def build(self, groups: Sequence[Group], branches: Sequence[Branch], example: torch.Tensor) -> Nested:
         found = set()
-        for group in self.traced.groups:
+        for group in groups:
             if (
                 not group.kinds <= {"input", "whole"}
                 and (level := _level_of(group)) in self.levels
                 and self._place_group(group, level)
             ):
                 found.add(level)
-        if "layer" in self.levels and self._place_branches():
+        if "layer" in self.levels and self._place_branches(branches):
             found.add("layer")
         if "bit" in self.levels and self._place_bits():
             found.add("bit")
@@ -130,12 +135,10 @@ class _Builder:
                 + (f" ({reasons})." if reasons else "."),
                 hint=f"Levels found: {', '.join(sorted(found)) or 'none'}.",
             )
-        self.traced.module.graph.lint()
-        self.traced.module.recompile()
+        self.module.graph.lint()
+        self.module.recompile()
         space = SearchSpace(gate for _, gate in sorted(self.placed, key=lambda pair: pair[0]))
-        return Nested(
-            self.traced.module, space, self.cuts, self.report, example, self.quantized, frozenset(self.carrying)
-        )
+        return Nested(self.module, space, self.cuts, self.report, example, self.quantized, frozenset(self.carrying))
 
     def _place_group(self, group: Group, level: str) -> bool:
         name = group.producers[0]
@@ -159,9 +162,9 @@ class _Builder:
             self._insert(gate, range(gate.size), node, self._readers(node, group), site.layout)
         return True
 
-    def _place_branches(self) -> bool:
+    def _place_branches(self, found: Sequence[Branch]) -> bool:
         streams: dict[int, list[Branch]] = {}
-        for branch in self.traced.branches:
+        for branch in found:
             streams.setdefault(branch.stream, []).append(branch)
         for branches in streams.values():
             first, last = branches[0].name, branches[-1].name
@@ -183,11 +186,11 @@ class _Builder:
             members = names[index * len(names) // count : (index + 1) * len(names) // count]
             label = [member.removesuffix(".weight") for member in members]
             name = f"{label[0]}..{label[-1]}.bits" if len(members) > 1 else f"{label[0]}.bits"
-            weights = [self.traced.module.get_parameter(member) for member in members]
+            weights = [self.module.get_parameter(member) for member in members]
             quantizer = Quantizer(self.bits.schedule, weights, name=name.removesuffix(".bits"))
             kept = max(1, math.ceil(self.keep.get("bit", 0.0) * quantizer.schedule.size))
             gate = Gate(name, "bit", quantizer.schedule.size, kept)
-            self.traced.module.add_submodule(quantizer_path(name), quantizer)
+            self.module.add_submodule(quantizer_path(name), quantizer)
             self.placed.append((self.order[layers[members[0]].name], gate))
             self.quantized |= dict.fromkeys(members, name)
         return bool(names)
@@ -207,11 +210,11 @@ class _Builder:
         return [user for user, weight in weights if weight and weight.removesuffix(".weight") in group.readers]
 
     def _insert(self, gate: Gate, blocks: range, node: fx.Node, readers: list[fx.Node], layout: Layout | None) -> None:
-        graph, shape = self.traced.module.graph, shape_of(node)
+        graph, shape = self.module.graph, shape_of(node)
         assert shape is not None
         site = GateSite(gate, blocks, layout=layout, ndim=len(shape), beta=self.beta)
         path = f"{GATE_PREFIX}.{identifier(gate.name)}__{identifier(node.name)}"
-        self.traced.module.add_submodule(path, site)
+        self.module.add_submodule(path, site)
         with graph.inserting_after(node):
             gated = graph.call_module(path, (node,))
         for reader in readers:

@@ -27,7 +27,7 @@ def test_every_setting_learns(switchable: bool) -> None:
     for setting in range(2):
         with trained.active(setting):
             found.append(accuracy(trained, data, "test"))
-    assert min(found) > (60 if switchable else 30)
+    assert min(found) > 60, found
     assert bool(trained.norm_names) is switchable
 
 
