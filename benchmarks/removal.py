@@ -2,8 +2,9 @@
 
 Three curves per level: a plainly trained network with blocks removed at random, one trained by ordered dropout with
 blocks removed at random, and the same one searched (Algorithm 1, by block count). Batch norm is recalibrated with data
-for every point of every curve. Runs are kept in runs/removal and gone on with; results of levels are kept one by one.
-Usage: python benchmarks/removal.py [LEVEL ...]
+for every point of every curve. Runs and the points of each seed are kept in runs/removal and gone on with; the table of
+a level is printed when all seeds are there, so that several programs may share the work.
+Usage: python benchmarks/removal.py [LEVEL | LEVEL-SEED ...]
 """
 
 from __future__ import annotations
@@ -26,14 +27,16 @@ from fn3hw.deploy import recalibrate
 from fn3hw.searcher import Archive, Charge, Evaluator, Heuristic, LocalExecutor
 from fn3hw.searcher.ledger import Ledger
 from fn3hw.space import SearchSpace, Subnet
+from fn3hw.space.files import write_text
 from fn3hw.training import Recipe, Run
 
+FOLDER = Path("runs/removal")
 LEVELS = ("layer", "path", "channel", "neuron", "bit")
 SEEDS = (0, 1, 2)
 POINTS = 8
 REPEATS = 6
 EVALUATIONS = 150
-SEARCH_IMAGES = 1000
+SEARCH_IMAGES = 2000
 TEST_IMAGES = 2000
 RECALIBRATION_IMAGES = 512
 ALLOWED = {"layer": 3.0}
@@ -41,17 +44,25 @@ ALLOWED = {"layer": 3.0}
 
 
 def main() -> None:
-    levels = sys.argv[1:] or list(LEVELS)
-    for level in levels:
-        rows = [row for seed in SEEDS for row in curves(level, seed)]
-        table = pd.DataFrame(rows)
-        summary = summarise(table)
-        report(f"removal-{level}", {"level": level, "seeds": len(SEEDS), **figures(level, table, summary)})
-    draw(RESULTS / "removal.png")
+    for wanted in sys.argv[1:] or LEVELS:
+        level, _, seed = wanted.partition("-")
+        tables = [curves(level, number) for number in ([int(seed)] if seed else SEEDS)]
+        if not seed:
+            summary = summarise(pd.concat(tables))
+            report(f"removal-{level}", {"level": level, "seeds": len(SEEDS), **figures(level, summary)})
+            draw(RESULTS / "removal.png")
 
 
-def curves(level: str, seed: int) -> list[dict[str, Any]]:
-    """All points of the three curves of one level and seed: removed blocks, curve, accuracy."""
+def curves(level: str, seed: int) -> pd.DataFrame:
+    """All points of the three curves of one level and seed, from their file where it is there."""
+    path = FOLDER / f"{level}-{seed}.csv"
+    if not path.is_file():
+        write_text(path, pd.DataFrame(points(level, seed)).to_csv(index=False))
+    return pd.read_csv(path)
+
+
+def points(level: str, seed: int) -> list[dict[str, Any]]:
+    """All points of the three curves of one level and seed: curve, removed blocks, accuracy."""
     rows = []
     for way in ("plain", "ordered"):
         opened = trained(level, way, seed)
@@ -80,23 +91,28 @@ def trained(level: str, way: str, seed: int) -> OpenRun:
     recipe = Recipe.load(f"removal/{level}").replace(seed=seed)
     if way == "plain":
         recipe = recipe.replace(sampling={"ordered": False, "full": False, "distill": False})
-    console, folder = Console(as_json=False), Path("runs/removal") / f"{level}-{way}-{seed}"
+    console, folder = Console(as_json=False), FOLDER / f"{level}-{way}-{seed}"
     train_run(Run.create(folder, recipe), console)
     return OpenRun(folder, console)
 
 
 class Judge:
-    """Test accuracy of subnets with recalibrated batch norm."""
+    """Test accuracy of subnets with recalibrated batch norm.
 
-    def __init__(self, opened: OpenRun) -> None:
-        self.opened = opened
+    Args:
+        opened: the run.
+        limit: only the first so many test images.
+    """
+
+    def __init__(self, opened: OpenRun, limit: int | None = TEST_IMAGES) -> None:
+        self.opened, self.limit = opened, limit
         self.images = opened.data.arrays("train", RECALIBRATION_IMAGES)[0]
 
     def accuracy(self, subnet: Subnet) -> float:
-        """In percent, on the first test images."""
+        """In percent."""
         supernet = self.opened.supernet
         model = supernet.slice(subnet, recalibrate(supernet, subnet, self.images))
-        return onnx_accuracy(model.SerializeToString(), self.opened.data, "test", limit=TEST_IMAGES)
+        return onnx_accuracy(model.SerializeToString(), self.opened.data, "test", limit=self.limit)
 
 
 def grid(space: SearchSpace) -> list[int]:
@@ -149,7 +165,7 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
     return grouped.agg(mean="mean", max="max", std="std").reset_index()
 
 
-def figures(level: str, table: pd.DataFrame, summary: pd.DataFrame) -> dict[str, Any]:
+def figures(level: str, summary: pd.DataFrame) -> dict[str, Any]:
     """What the result file holds."""
     mean = summary.pivot(index="removed", columns="curve", values="mean")
     removable = int(mean.index.max())

@@ -39,15 +39,15 @@ def main() -> None:
     steps = int(sys.argv[1]) if len(sys.argv) > 1 else 30
     base = Recipe.load("fashion-mnist")
     data = random_data()
-    trainings = {
-        way: Trainer(
-            network(base), data, base.model_copy(update={"sampling": base.sampling.model_validate(options)}), None, None
-        )
+    recipes = {
+        way: base.model_copy(update={"sampling": base.sampling.model_validate(options)})
         for way, options in WAYS.items()
     }
+    recipes["plain, compiled"] = recipes["plain"].replace(compile=True)
+    trainings = {way: Trainer(network(base), data, recipe, None, None) for way, recipe in recipes.items()}
     batch = next(data.training_batches(base.batch_size, seed=0, epoch=0))
     rng = np.random.default_rng(0)
-    seconds: dict[str, list[float]] = {way: [] for way in [*WAYS, "ordered, masked"]}
+    seconds: dict[str, list[float]] = {way: [] for way in [*trainings, "ordered, masked"]}
     for step in range(steps + 2):
         for way, training in trainings.items():
             training.net.train()

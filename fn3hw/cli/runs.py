@@ -128,7 +128,7 @@ class OpenRun:
 def onnx_accuracy(model: bytes, data: Data, split: str, *, limit: int | None = None) -> float:
     """Top-1 accuracy in percent of an ONNX file on a split."""
     images, labels = data.arrays(split, limit)
-    session = open_session(model, threads=2)
+    session = open_session(model, threads=None)
     name = session.get_inputs()[0].name
     found = np.concatenate([session.run(None, {name: part})[0].argmax(axis=1) for part in batches(images, 64)])
     return float(100.0 * (found == labels).mean())

@@ -56,7 +56,7 @@ def activation_ranges(model: onnx.ModelProto, images: FloatArray, *, batch_size:
     probe = onnx.ModelProto()
     probe.CopyFrom(model)
     probe.graph.output.extend(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in watched)
-    session = open_session(probe, threads=2)
+    session = open_session(probe, threads=None)
     lows: dict[str, list[float]] = {}
     highs: dict[str, list[float]] = {}
     for part in batches(images, batch_size):

@@ -94,7 +94,7 @@ class Moments:
         subnets: int = 128,
         images_per_subnet: int = 512,
         seed: int = 0,
-        threads: int = 2,
+        threads: int | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Moments:
         """Collect moments over the full network and random ordered subnets.
@@ -106,7 +106,7 @@ class Moments:
             images_per_subnet: on how many images each; every subnet draws its own, so that the luck of the draw
                 averages out.
             seed: of the choice of subnets and images.
-            threads: threads of ONNX Runtime.
+            threads: threads of ONNX Runtime; one per core by default.
             progress: called with (done, all) after each subnet.
 
         Raises:
@@ -214,7 +214,7 @@ class _Collector:
         self.seen: list[tuple[Subnet, Statistics]] = []
         self.sums: dict[str, tuple[Float64, Float64, Float64, Float64]] = {}
 
-    def add(self, subnet: Subnet, images: FloatArray, threads: int) -> None:
+    def add(self, subnet: Subnet, images: FloatArray, threads: int | None) -> None:
         model = self.supernet.slice(subnet)
         present = {node.name: node for node in model.graph.node}
         watched = [norm for norm in self.norms if norm.operation in present]

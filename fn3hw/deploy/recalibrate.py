@@ -21,7 +21,12 @@ from fn3hw.space.subnet import Subnet
 
 
 def recalibrate(
-    supernet: Supernet, subnet: Subnet, images: FloatArray, *, batch_size: int = 256, threads: int = 2
+    supernet: Supernet,
+    subnet: Subnet,
+    images: FloatArray,
+    *,
+    batch_size: int = 256,
+    threads: int | None = None,
 ) -> Statistics:
     """Mean and variance of every batch-norm node of a subnet over ``images``, averaged over batches.
 
@@ -30,7 +35,7 @@ def recalibrate(
         subnet: which blocks are kept.
         images: normalised images (N, C, H, W), N >= 2.
         batch_size: images per batch; statistics are taken per batch, as training takes them.
-        threads: threads of ONNX Runtime.
+        threads: threads of ONNX Runtime; one per core by default.
 
     Raises:
         InputError: the images have another shape than the network's input.
@@ -41,7 +46,12 @@ def recalibrate(
 
 
 def observe(
-    model: onnx.ModelProto, images: FloatArray, *, watch: Sequence[str] = (), batch_size: int = 256, threads: int = 2
+    model: onnx.ModelProto,
+    images: FloatArray,
+    *,
+    watch: Sequence[str] = (),
+    batch_size: int = 256,
+    threads: int | None = None,
 ) -> tuple[Statistics, list[list[FloatArray]]]:
     """Batch-norm statistics of a sliced model, and per batch the values of the tensors named in ``watch``."""
     norms = [node for node in model.graph.node if node.op_type == "BatchNormalization"]

@@ -13,6 +13,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from fn3hw.deploy import Supernet, calibrated
+from fn3hw.deploy.runtime import available_cores
 from fn3hw.errors import InputError
 from fn3hw.space.subnet import SearchSpace, Subnet
 
@@ -42,7 +43,7 @@ class Evaluator:
         moments: gives the batch-norm statistics; ``None`` only with ``bn="stored"``.
         images: float32, shape (N, C, H, W), normalised.
         labels: int64, shape (N,).
-        threads: batches that run side by side in a call.
+        threads: batches that run side by side in a call; one per core by default.
         batch_size: images per run. Small ones keep the activations in the cache.
         bn: ``"closed-form"`` takes the statistics from ``moments``, ``"stored"`` keeps those of training.
         calibration: training images that set the ranges of activations, for a network with quantized weights.
@@ -58,7 +59,7 @@ class Evaluator:
         images: NDArray[np.float32],
         labels: NDArray[np.int64],
         *,
-        threads: int = 2,
+        threads: int | None = None,
         batch_size: int = 16,
         bn: Literal["closed-form", "stored"] = "closed-form",
         calibration: NDArray[np.float32] | None = None,
@@ -66,6 +67,7 @@ class Evaluator:
         _check(supernet, images, labels)
         if bn not in ("closed-form", "stored") or (bn == "closed-form" and moments is None):
             raise InputError(f"bn={bn!r} needs to be 'closed-form', with moments, or 'stored'.")
+        threads = available_cores() if threads is None else threads
         if threads < 1 or batch_size < 1:
             raise InputError(f"An evaluator needs threads >= 1 and batch_size >= 1, not {threads} and {batch_size}.")
         self._supernet = supernet

@@ -45,7 +45,7 @@ def search(
     moments: Moments | None = None,
     settings: Heuristic | None = None,
     executor: Executor | None = None,
-    threads: int = 2,
+    threads: int | None = None,
     progress: OnProgress | None = None,
 ) -> Atlas:
     """Find the most accurate subnets for every cost; one search answers all budgets.
@@ -70,7 +70,7 @@ def search(
         moments: of the network; by default collected from the training data.
         settings: instead of ``evaluations`` and ``seed``.
         executor: runs the evaluations; by default in this process.
-        threads: threads of ONNX Runtime per evaluation.
+        threads: threads of ONNX Runtime per evaluation; one per core by default.
         progress: called after each evaluation.
 
     Raises:

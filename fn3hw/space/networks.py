@@ -138,6 +138,7 @@ class ResNeXt(nn.Module):
         path_width: channels per path in the first stage; each stage doubles them.
         blocks: modules per stage.
         width: of the stem; the stages put out 4, 8 and 16 times as many channels.
+        stem_stride: stride of the stem.
     """
 
     def __init__(
@@ -149,9 +150,10 @@ class ResNeXt(nn.Module):
         path_width: int = 64,
         blocks: tuple[int, ...] = (3, 3, 3),
         width: int = 64,
+        stem_stride: int = 1,
     ) -> None:
         super().__init__()
-        self.stem = _conv(input_shape[0], width, kernel=3, activation=nn.ReLU)
+        self.stem = _conv(input_shape[0], width, kernel=3, stride=stem_stride, activation=nn.ReLU)
         stages: list[nn.Module] = []
         width_in = width
         for stage, count in enumerate(blocks):

@@ -12,6 +12,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
+import shutil
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -39,6 +41,7 @@ from fn3hw.training.statistics import frozen_statistics, recompute_statistics
 PROGRESS_EVERY: Final = 10
 """Steps between two looks at the loss; on a GPU each look waits for the device."""
 EVALUATION_BATCH: Final = 256
+Forward = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -148,6 +151,7 @@ class Trainer:
         self.net.to(self.device)
         if len(data.input_shape) == 3:
             self.net.to(memory_format=torch.channels_last)
+        self.full: Forward = _compiled(self.net, self.device) if recipe.compile else self.net
         self.steps_per_epoch = data.steps_per_epoch(recipe.batch_size)
         self.optimiser = make_optimiser(net, recipe)
         self.augment = Augment(recipe.data.shift, recipe.data.flip)
@@ -226,7 +230,7 @@ class Trainer:
         autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
         if one.is_full:
             with autocast:
-                return self.net(x).float()  # type: ignore[no-any-return]
+                return self.full(x).float()
         statistics: AbstractContextManager[None] = nullcontext()
         if self.recipe.sampling.trains_full:
             statistics = frozen_statistics(self.net)
@@ -291,8 +295,8 @@ class Trainer:
             self.folder.replace_history(self.position.history)
 
     def _digest(self) -> str:
-        """Of all that the result of the training depends on, but for the code."""
-        recipe = self.recipe.model_dump(mode="json", exclude={"checkpoint_minutes"}, exclude_none=True)
+        """Of all that the result of the training depends on, but for the code and how it is compiled."""
+        recipe = self.recipe.model_dump(mode="json", exclude={"checkpoint_minutes", "compile"}, exclude_none=True)
         data = [self.data.name, self.data.input_shape, self.data.n_classes, len(self.data.split("train"))]
         return hashlib.sha256(json.dumps([recipe, data, self.net.space.digest]).encode()).hexdigest()
 
@@ -330,6 +334,17 @@ class Trainer:
             f"training has diverged.{kept}",
             hint=f"Lower learning_rate (now {self.recipe.learning_rate:g}), or set warm_up or clip_gradient.",
         )
+
+
+def _compiled(net: Nested, device: torch.device) -> Forward:
+    """The network, compiled when it first runs."""
+    compiler = os.environ.get("CXX", "g++")
+    if device.type == "cpu" and shutil.which(compiler) is None:
+        raise InputError(
+            f"compile = true needs a C++ compiler, and there is no {compiler} here.",
+            hint="Install one, name it in the environment variable CXX, or leave compile out of the recipe.",
+        )
+    return torch.compile(net)
 
 
 @torch.no_grad()

@@ -134,6 +134,8 @@ class Recipe(_Section):
         label_smoothing: in [0, 1).
         clip_gradient: largest norm of a step's gradient; not limited where absent.
         precision: ``fp32``, ``bf16`` for autocast, or ``auto``: bf16 on a GPU, fp32 on a CPU.
+        compile: compile the passes of the full network (torch.compile). Random subnets stay as they are: each has
+            shapes of its own, and would be compiled anew.
         seed: of weights, data order, augmentation and sampling.
         evaluate: number of images of the search split that the full network is tested on after every epoch; 0 for none.
         checkpoint_minutes: longest time between two checkpoints; every epoch ends with one.
@@ -156,6 +158,7 @@ class Recipe(_Section):
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     clip_gradient: float | None = Field(None, gt=0)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    compile: bool = False
     seed: int = Field(0, ge=0)
     evaluate: int = Field(0, ge=0)
     checkpoint_minutes: float = Field(5.0, gt=0)

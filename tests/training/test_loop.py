@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import signal
 import subprocess
@@ -88,6 +89,20 @@ class TestLearning:
         recipe = make_recipe(optimiser=optimiser, precision=precision, learning_rate=0.01, clip_gradient=1.0, epochs=4)
         history = train(make_net(recipe, data), data, recipe)
         assert history[-1].loss < history[0].loss
+
+    def test_compiling_the_full_network_changes_rounding_only(
+        self, data: Data, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # What is traced is what any back end compiles; this one needs no compiler.
+        monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+        nets = []
+        for compiled in (False, True):
+            recipe = make_recipe(epochs=1, sampling={"full": True, "distill": True}, compile=compiled)
+            nets.append(make_net(recipe, data))
+            train(nets[-1], data, recipe)
+        first, second = (net.state_dict() for net in nets)
+        for name, tensor in first.items():
+            torch.testing.assert_close(second[name], tensor, rtol=1e-3, atol=1e-4)
 
     def test_a_step_is_one_of_the_optimiser_on_the_sum_of_the_passes(self, data: Data) -> None:
         """Against the same step written out: full network on labels, a random subnet on its soft outputs."""
@@ -352,6 +367,12 @@ class TestBadInput:
         net = nest(nn.Sequential(nn.Conv2d(1, 4, 1), nn.Conv2d(4, 3, 1)), torch.zeros(2, *SHAPE), ("channel",))
         with pytest.raises(InputError, match="not one logit per class"):
             train(net, data, make_recipe())
+
+    def test_compiling_without_a_compiler(self, data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("CXX", "no-such-compiler")
+        recipe = make_recipe(compile=True)
+        with pytest.raises(InputError, match="there is no no-such-compiler here"):
+            train(make_net(recipe, data), data, recipe)
 
     def test_divergence_names_the_learning_rate_and_keeps_the_checkpoint(self, data: Data, tmp_path: Path) -> None:
         recipe = make_recipe(
