@@ -6,7 +6,7 @@ Two effects move the statistics of a batch-norm node when blocks are removed.
 under any mask follow from the moments of its input, collected once: ``mean = W_S μ_S`` and
 ``var = diag(W_S Cov_SS W_Sᵀ)``, where S are the kept channels.
 
-Quantized weights are such a W like any other.
+Quantized weights are such a W like any other; those of a grouped convolution are one W per group.
 
 *What comes before has changed.* Blocks removed further up change the moments themselves. How much is learned once from
 a few dozen exactly recalibrated subnets: per channel, the shift of the mean and the logarithm of the variance ratio are
@@ -40,6 +40,8 @@ from fn3hw.space.subnet import Subnet
 
 MAX_PATCH = 2304
 """Longest input patch (channels × kernel size) whose second moments are collected; longer ones are left to the fit."""
+MAX_ENTRIES = 20_000_000
+"""Most numbers that patches of one batch take; of larger ones every so many images are left out."""
 RIDGE = 0.03
 FLOOR = 1e-12
 
@@ -53,13 +55,15 @@ class Norm:
     Args:
         name: the batch-norm node.
         operation: the node of the linear operation, or None where the closed form does not apply to it.
-        gate: the gate on its input.
+        groups: of the operation, each with an input of its own.
+        gate: the gate on its input; with several groups, they go with the operation's own gate instead.
         own_gate: the gate that decides its own width, or None.
         upstream: columns of the features that can change its input.
     """
 
     name: str
     operation: str | None
+    groups: int
     gate: str | None
     own_gate: str | None
     upstream: NDArray[np.intp]
@@ -72,7 +76,7 @@ class Moments:
     Args:
         supernet: the network that they belong to.
         tensors: the collected numbers by name: ``NORM/mean``, ``NORM/var`` (C,); ``NORM/fit`` (2, C, F);
-            ``OPERATION/mu`` (P,), ``OPERATION/cov`` (P, P).
+            ``OPERATION/mu`` (groups, P), ``OPERATION/cov`` (groups, P, P).
         center: mean of the features over the collected subnets, shape (F,).
     """
 
@@ -188,11 +192,11 @@ class Moments:
         offset: NDArray[np.float64] | float,
     ) -> tuple[Float64, Float64]:
         mu, cov = self.tensors[f"{norm.operation}/mu"], self.tensors[f"{norm.operation}/cov"]
-        matrix = weight.reshape(len(weight), -1)
-        kept = _entries(self.supernet, norm.gate, masks, len(mu))
-        mean = matrix @ mu[kept]
-        variance = np.einsum("ij,ij->i", matrix @ cov[np.ix_(kept, kept)], matrix)
-        return mean.astype(np.float64) + offset, variance.astype(np.float64)
+        groups, entries = _kept(self.supernet, norm, masks, *mu.shape)
+        matrix = weight.reshape(len(groups), -1, len(entries))
+        mean = matrix @ mu[np.ix_(groups, entries)][..., None]
+        variance = np.einsum("goi,goi->go", matrix @ cov[np.ix_(groups, entries, entries)], matrix)
+        return mean.reshape(-1).astype(np.float64) + offset, variance.reshape(-1).astype(np.float64)
 
     def _shift(
         self, norm: Norm, base: tuple[Float64, Float64], features: Float64, masks: dict[str, NDArray[np.bool_]]
@@ -230,19 +234,21 @@ class _Collector:
     def _accumulate(self, norm: Norm, x: FloatArray, masks: dict[str, NDArray[np.bool_]]) -> None:
         name = str(norm.operation)
         node = self.nodes[name]
-        patches = _patches(x, node, self.supernet.graph.arrays[node.input[1]].shape)
-        full = int(np.prod(self.supernet.graph.arrays[node.input[1]].shape[1:]))
-        kept = _entries(self.supernet, norm.gate, masks, full)
+        shape = self.supernet.graph.arrays[node.input[1]].shape
+        full = norm.groups, int(np.prod(shape[1:]))
+        groups, entries = _kept(self.supernet, norm, masks, *full)
+        patches = _patches(x, node, shape, len(groups))
         if name not in self.sums:
-            self.sums[name] = (np.zeros(full), np.zeros(full), np.zeros((full, full)), np.zeros((full, full)))
+            square = (*full, full[1])
+            self.sums[name] = (np.zeros(full), np.zeros(full), np.zeros(square), np.zeros(square))
         first, n_first, second, n_second = self.sums[name]
-        grid = np.ix_(kept, kept)
-        mean = patches.mean(axis=0)
+        row, grid = np.ix_(groups, entries), np.ix_(groups, entries, entries)
+        mean = patches.mean(axis=1, keepdims=True)
         centred = patches - mean
         # Within-subnet covariance: what differs between subnets is a shift of the mean, which the fit accounts for.
-        first[kept] += mean
-        n_first[kept] += 1
-        second[grid] += centred.T @ centred / len(patches)
+        first[row] += mean[:, 0]
+        n_first[row] += 1
+        second[grid] += centred.swapaxes(1, 2) @ centred / patches.shape[1]
         n_second[grid] += 1
 
     def moments(self) -> Moments:
@@ -305,14 +311,15 @@ def _norms(supernet: Supernet) -> tuple[Norm, ...]:
         if node.op_type != "BatchNormalization":
             continue
         before = made_by.get(node.input[0])
-        gate = operation = None
+        gate, operation, groups, own_gate = None, None, 1, carrier_gate.get(node.name)
         if before is not None and before.op_type in ("Conv", "Gemm"):
-            gate, weight = reader_gate.get(before.name), before.input[1]
-            varies = gate is not None or (weight in supernet.quantizers and attribute(before, "group", 1) == 1)
-            if varies and np.prod(graph.arrays[weight].shape[1:]) <= MAX_PATCH:
+            gate, groups, weight = reader_gate.get(before.name), attribute(before, "group", 1), before.input[1]
+            varies = gate is not None or weight in supernet.quantizers
+            whole = own_gate is None or groups % supernet.space[own_gate].size == 0
+            if varies and np.prod(graph.arrays[weight].shape[1:]) <= MAX_PATCH and (groups == 1 or whole):
                 operation = before.name
         upstream = np.flatnonzero([position < order[node.name] for position in positions])
-        found.append(Norm(node.name, operation, gate, carrier_gate.get(node.name), upstream))
+        found.append(Norm(node.name, operation, groups, gate, own_gate, upstream))
     return tuple(found)
 
 
@@ -381,18 +388,27 @@ def _entries(
     return np.flatnonzero(np.repeat(masks[gate], length // supernet.space[gate].size))
 
 
-def _patches(x: FloatArray, node: onnx.NodeProto, weight_shape: tuple[int, ...]) -> FloatArray:
-    """The vectors that a linear operation multiplies its weight with, one per row, at a sample of the positions."""
+def _kept(
+    supernet: Supernet, norm: Norm, masks: dict[str, NDArray[np.bool_]], groups: int, length: int
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Which groups of an operation a subnet keeps, and which of the ``length`` entries of each one's input."""
+    if groups == 1:
+        return np.arange(1), _entries(supernet, norm.gate, masks, length)
+    return _entries(supernet, norm.own_gate, masks, groups), np.arange(length)
+
+
+def _patches(x: FloatArray, node: onnx.NodeProto, weight_shape: tuple[int, ...], groups: int) -> FloatArray:
+    """The vectors that a linear operation multiplies its weight with, at a sample of the positions.
+
+    Shape (groups, positions, entries), for an input x (N, C) or (N, C, H, W).
+    """
     if x.ndim == 2:
-        return x
+        return x[None]
     strides = attribute(node, "strides", [1, 1])
     pads = attribute(node, "pads", [0, 0, 0, 0])
     padded = np.pad(x, ((0, 0), (0, 0), (pads[0], pads[2]), (pads[1], pads[3])))
     windows = sliding_window_view(padded, weight_shape[2:], axis=(2, 3))[:, :, :: strides[0], :: strides[1]]
-    rows = np.moveaxis(windows, 1, 3)
-    count = rows.shape[0] * rows.shape[1] * rows.shape[2]
-    flat = rows.reshape(count, -1) if weight_shape[2:] == (1, 1) else None
-    if flat is None:
-        step = max(1, count * int(np.prod(rows.shape[3:])) // 20_000_000)
-        flat = rows[::step].reshape(-1, int(np.prod(rows.shape[3:])))
-    return flat
+    kernel = int(np.prod(weight_shape[2:]))
+    step = max(1, windows.size // MAX_ENTRIES) if kernel > 1 else 1
+    rows = windows[::step].reshape(-1, groups, windows.shape[1] // groups, *windows.shape[2:])
+    return np.moveaxis(rows, (1, 2), (0, 4)).reshape(groups, -1, rows.shape[2] * kernel)
