@@ -1,34 +1,61 @@
 """Files of integers against the masked torch network, on a trained run that has bits.
 
-For random subnets with integer weights: a file with integer weights and activations in fp32, and the final file, whose
-activations are 8-bit integers, each against torch with masks and quantized weights and the same batch-norm statistics.
+For random subnets with integer weights, with the same batch-norm statistics everywhere: a file with integer weights and
+activations in fp32 against torch with masks and quantized weights; and the final file, whose kernels compute on
+integers, against torch that also rounds its activations to 8 bits where the file does, and against torch that does not.
 Usage: python benchmarks/integers.py RUN [SUBNETS]
 """
 
 from __future__ import annotations
 
+import operator
 import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import torch
 from evaluator import trained_torch
 from report import report
+from torch import nn
 
 from fn3hw.cli.console import Console
 from fn3hw.cli.runs import OpenRun
 from fn3hw.deploy import Statistics, Supernet, activation_ranges, recalibrate
+from fn3hw.deploy.activations import Ranges, quantization
 from fn3hw.deploy.runtime import open_session
 from fn3hw.space import Nested, Subnet
 
 IMAGES = 2000
 CALIBRATION = 512
+KINDS = {
+    nn.Conv2d: "Conv",
+    nn.BatchNorm2d: "BatchNormalization",
+    nn.ReLU: "Relu",
+    nn.ReLU6: "Clip",
+    nn.Linear: "Gemm",
+    operator.add: "Add",
+}
+"""Operations of torch and what they are in the file."""
+
+
+class Border(nn.Module):
+    """Rounds what passes to unsigned 8-bit integers of a range, where it has one."""
+
+    range: tuple[float, float] | None = None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The same shape."""
+        if self.range is None:
+            return x
+        return torch.fake_quantize_per_tensor_affine(x, *quantization(*self.range), 0, 255)
 
 
 def main() -> None:
     opened = OpenRun(Path(sys.argv[1]), Console(as_json=False))
     count = int(sys.argv[2]) if len(sys.argv) > 2 else 20
-    net, supernet = trained_torch(opened), opened.supernet
+    net, supernet = trained_torch(opened).eval(), opened.supernet
+    borders = put_borders(net, supernet)
     images, _ = opened.data.arrays("test", IMAGES)
     calibration = opened.data.arrays("train", CALIBRATION)[0]
     rng = np.random.default_rng(0)
@@ -36,14 +63,18 @@ def main() -> None:
     for index in range(count):
         subnet = with_integers(supernet, supernet.space.random(rng, prefix=index % 2 == 0), rng)
         statistics = recalibrate(supernet, subnet, calibration)
-        expected = masked_logits(net, supernet, subnet, statistics, images)
         weights_only = supernet.slice(subnet, statistics)
-        integer = supernet.slice(subnet, statistics, ranges=activation_ranges(weights_only, calibration))
-        row = {"subnet": subnet.id}
-        for name, model in (("weights", weights_only), ("weights_and_activations", integer)):
-            (logits,) = open_session(model, threads=2).run(None, {model.graph.input[0].name: images})
-            row[f"{name}_equal_pct"] = 100 * float((logits.argmax(axis=1) == expected.argmax(axis=1)).mean())
-            row[f"{name}_logit_error"] = float(np.abs(logits - expected).mean() / np.abs(expected).max())
+        ranges = activation_ranges(weights_only, calibration)
+        set_statistics(net, supernet, subnet, statistics)
+        exact = masked_logits(net, subnet, images, borders, {})
+        rounded = masked_logits(net, subnet, images, borders, ranges)
+        integer = logits(supernet.slice(subnet, statistics, ranges=ranges), images)
+        row = {
+            "subnet": subnet.id,
+            **compared("integer_weights", logits(weights_only, images), exact),
+            **compared("integer_kernels", integer, rounded),
+            **compared("integer_kernels_against_fp32_activations", integer, exact),
+        }
         rows.append(row)
         print(row, file=sys.stderr)
     keys = [key for key in rows[0] if key != "subnet"]
@@ -58,6 +89,32 @@ def main() -> None:
     )
 
 
+def put_borders(net: Nested, supernet: Supernet) -> dict[str, Border]:
+    """Put a border behind every operation of the torch network, under the name that its output has in the file."""
+    graph, modules = net.module.graph, dict(net.module.named_modules())
+    operations = [
+        (node, kind)
+        for node in graph.nodes
+        if (kind := KINDS.get(type(modules[node.target]) if node.op == "call_module" else node.target))
+    ]
+    outputs = [(node.output[0], node.op_type) for node in supernet.graph.nodes if node.op_type in KINDS.values()]
+    if [kind for _, kind in operations] != [kind for _, kind in outputs]:
+        raise SystemExit("The operations of the torch network are not in the order of the file's.")
+    image = next(node for node in graph.nodes if node.op == "placeholder")
+    behind = {supernet.graph.input: image} | {
+        name: node for (node, _), (name, _) in zip(operations, outputs, strict=True)
+    }
+    borders = {}
+    for number, (name, node) in enumerate(behind.items()):
+        net.module.add_submodule(f"border_{number}", borders.setdefault(name, Border()))
+        with graph.inserting_after(node):
+            border = graph.call_module(f"border_{number}")
+        node.replace_all_uses_with(border)
+        border.args = (node,)
+    net.module.recompile()
+    return borders
+
+
 def with_integers(supernet: Supernet, subnet: Subnet, rng: np.random.Generator) -> Subnet:
     """The subnet with all weights as integers: at random numbers of steps."""
     kept = {name: subnet.blocks(name) for name in subnet.counts}
@@ -67,12 +124,9 @@ def with_integers(supernet: Supernet, subnet: Subnet, rng: np.random.Generator) 
     return supernet.space.from_blocks(kept)
 
 
-def masked_logits(
-    net: Nested, supernet: Supernet, subnet: Subnet, statistics: Statistics, images: np.ndarray
-) -> np.ndarray:
-    """Logits of torch with masks and quantized weights, and the given statistics in the kept channels."""
-    masks = supernet.space.masks(subnet)
-    modules = dict(net.module.named_modules())
+def set_statistics(net: Nested, supernet: Supernet, subnet: Subnet, statistics: Statistics) -> None:
+    """Give the torch network a subnet's batch-norm statistics, in the channels that it keeps."""
+    masks, modules = supernet.space.masks(subnet), dict(net.module.named_modules())
     for node in supernet.graph.nodes:
         if node.name not in statistics:
             continue
@@ -83,9 +137,31 @@ def masked_logits(
             cuts = supernet.graph.cuts.get(name)
             kept = np.flatnonzero(masks[cuts[0].gate]) if cuts else np.arange(len(buffer))
             buffer[torch.from_numpy(kept)] = torch.from_numpy(values)
+
+
+def masked_logits(
+    net: Nested, subnet: Subnet, images: np.ndarray, borders: dict[str, Border], ranges: Ranges
+) -> np.ndarray:
+    """Logits of torch with masks and quantized weights, rounded where there is a range."""
+    for name, border in borders.items():
+        border.range = ranges.get(name)
     with torch.no_grad(), net.active(subnet, sliced=False):
         parts = torch.from_numpy(images).split(250)
         return torch.cat([net(part.contiguous(memory_format=torch.channels_last)) for part in parts]).numpy()
+
+
+def logits(model: onnx.ModelProto, images: np.ndarray) -> np.ndarray:
+    """Logits of a file."""
+    (found,) = open_session(model, threads=2).run(None, {model.graph.input[0].name: images})
+    return found  # type: ignore[no-any-return]
+
+
+def compared(name: str, found: np.ndarray, expected: np.ndarray) -> dict[str, float]:
+    """Share of equal predictions, and the mean error of a logit over the largest one."""
+    return {
+        f"{name}_equal_pct": 100 * float((found.argmax(axis=1) == expected.argmax(axis=1)).mean()),
+        f"{name}_logit_error": float(np.abs(found - expected).mean() / np.abs(expected).max()),
+    }
 
 
 if __name__ == "__main__":

@@ -31,19 +31,23 @@ def main() -> None:
     opened = OpenRun(folder, Console(as_json=False))
     measured = opened.profile(folder / "profile.json")
     cost, space = fit_cost(measured), opened.supernet.space
+    alone = [(level,) for level in space.levels]
+    settings = Heuristic(evaluations=evaluations)
+    atlases = {
+        (levels, by): searched(opened, cost, measured, by=by, levels=levels, settings=settings)
+        for levels in (space.levels, *alone)
+        for by in ("latency", "size")
+    }
+    print("measuring", file=sys.stderr, flush=True)
     rows = {}
     with ProfiledMeter(opened.supernet, measured, "local") as meter:
         judge, full_ms = Judge(opened, meter), measured.reference.latency_ms
         full_file, full_accuracy = judge.file(space.full())
         full_mib = len(full_file) / (1 << 20)
-        for levels in (space.levels, *((level,) for level in space.levels)):
-            by_latency, by_size = (
-                searched(opened, cost, measured, by=by, levels=levels, settings=Heuristic(evaluations=evaluations))
-                for by in ("latency", "size")
-            )
+        for levels in (space.levels, *alone):
             rows[" + ".join(levels)] = {
-                "at_latency": [judge.at_latency(by_latency, share * full_ms) for share in LATENCIES],
-                "at_size": [judge.at_size(by_size, share * full_mib) for share in SIZES],
+                "at_latency": [judge.at_latency(atlases[levels, "latency"], share * full_ms) for share in LATENCIES],
+                "at_size": [judge.at_size(atlases[levels, "size"], share * full_mib) for share in SIZES],
             }
             print(levels, rows[" + ".join(levels)], file=sys.stderr)
     joint = rows[" + ".join(space.levels)]

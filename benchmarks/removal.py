@@ -1,9 +1,9 @@
 """Figure 4 of the paper on Fashion-MNIST: accuracy over removed blocks, for each level.
 
 Three curves per level: a plainly trained network with blocks removed at random, one trained by ordered dropout with
-blocks removed at random, and the same one searched (Algorithm 1, by block count). Batch norm is recalibrated with data
-for every point of every curve. Runs and the points of each seed are kept in runs/removal and gone on with; the table of
-a level is printed when all seeds are there, so that several programs may share the work.
+blocks removed at random, and the same one searched (our form of Algorithm 1, by block count). Batch norm is
+recalibrated with data for every point of every curve. Runs are kept in runs/removal, the points of each seed in
+results/removal, and both are gone on with; several programs may share the work.
 Usage: python benchmarks/removal.py [LEVEL | LEVEL-SEED ...]
 """
 
@@ -34,10 +34,10 @@ FOLDER = Path("runs/removal")
 LEVELS = ("layer", "path", "channel", "neuron", "bit")
 SEEDS = (0, 1, 2)
 POINTS = 8
-REPEATS = 6
+REPEATS = 4
 EVALUATIONS = 150
 SEARCH_IMAGES = 2000
-TEST_IMAGES = 2000
+TEST_IMAGES = 5000
 RECALIBRATION_IMAGES = 512
 ALLOWED = {"layer": 3.0}
 """Points that the search may lose at half of the blocks; 1.5 elsewhere."""
@@ -55,7 +55,7 @@ def main() -> None:
 
 def curves(level: str, seed: int) -> pd.DataFrame:
     """All points of the three curves of one level and seed, from their file where it is there."""
-    path = FOLDER / f"{level}-{seed}.csv"
+    path = RESULTS / "removal" / f"{level}-{seed}.csv"
     if not path.is_file():
         write_text(path, pd.DataFrame(points(level, seed)).to_csv(index=False))
     return pd.read_csv(path)
@@ -107,12 +107,16 @@ class Judge:
     def __init__(self, opened: OpenRun, limit: int | None = TEST_IMAGES) -> None:
         self.opened, self.limit = opened, limit
         self.images = opened.data.arrays("train", RECALIBRATION_IMAGES)[0]
+        self.found: dict[Subnet, float] = {}
 
     def accuracy(self, subnet: Subnet) -> float:
         """In percent."""
-        supernet = self.opened.supernet
-        model = supernet.slice(subnet, recalibrate(supernet, subnet, self.images))
-        return onnx_accuracy(model.SerializeToString(), self.opened.data, "test", limit=self.limit)
+        if subnet not in self.found:
+            supernet = self.opened.supernet
+            model = supernet.slice(subnet, recalibrate(supernet, subnet, self.images))
+            accuracy = onnx_accuracy(model.SerializeToString(), self.opened.data, "test", limit=self.limit)
+            self.found[subnet] = accuracy
+        return self.found[subnet]
 
 
 def grid(space: SearchSpace) -> list[int]:
@@ -143,7 +147,7 @@ def searched(opened: OpenRun, counts: list[int], seed: int) -> list[Subnet]:
     images, labels = opened.data.arrays("search", SEARCH_IMAGES)
     evaluator = Evaluator(opened.supernet, opened.moments, images, labels)
     charge = Charge(space, None, "blocks")
-    settings = Heuristic.plain(evaluations=EVALUATIONS, seed=seed)
+    settings = Heuristic(evaluations=EVALUATIONS, seed=seed)
     with tempfile.TemporaryDirectory() as scratch, Archive(Path(scratch) / "a", space, evaluator.key) as archive:
         ledger = Ledger(
             archive=archive, evaluator=evaluator, executor=LocalExecutor(), charge=charge, budget=EVALUATIONS,

@@ -22,7 +22,6 @@ from fn3hw.training import Data, Run, recipe_data
 
 MOMENTS = "moments.safetensors"
 MOMENT_BYTES = 2**27
-MOMENT_SUBNETS = 128
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,6 @@ class OpenRun:
             moments = Moments.collect(
                 self.supernet,
                 images,
-                subnets=MOMENT_SUBNETS,
                 progress=lambda done, total: ticker.tick(done, total, None),
             )
         moments.save(path)

@@ -30,7 +30,7 @@ FUSED = ("Relu", "Clip")
 CLIPPED = 1e-4
 """Share of values that may lie outside of a range, on either side."""
 
-SAMPLE = 2**17
+SAMPLE = 2**15
 """Values per tensor and pass that a range is found from."""
 
 Array = NDArray[np.generic]
@@ -176,7 +176,7 @@ class IntegerForm:
             return
         bias = self.arrays.pop(node.input[2]).astype(np.float64)
         source = node.input[0].removesuffix("/dequantized")
-        scale = quantization(*self.ranges[source])[0] * self.weights[node.input[1]].scale.astype(np.float64)
+        scale = quantization(*self.ranges[source])[0] * self.weights[node.input[1]].unit.astype(np.float64)
         limit = 2.0**31 - 1
         integers = np.clip(np.rint(bias / scale), -limit, limit).astype(np.int32)
         name = node.input[2]

@@ -31,6 +31,8 @@ _OPSETS = {
     TensorProto.INT8: (13, 7),
 }
 """The first opset that has a type, with its IR version."""
+_FINE = 64
+"""Largest integer that kernels read: 255 · 64 twice is the most that the 16-bit sums of AVX2 hold."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,9 @@ class WeightQuantizer:
 class IntegerWeight:
     """A weight of a file as integers times a scale.
 
+    Kernels read multiples of the integers, with as much smaller a scale: the weights are the same, but a layer's bias,
+    which has to be a whole number of (input scale · weight scale), is as much finer.
+
     Args:
         values: int8, of the weight's shape.
         levels: what they can be, ascending.
@@ -99,6 +104,16 @@ class IntegerWeight:
     scale: NDArray[np.float32]
     axis: int = 0
 
+    @property
+    def multiple(self) -> int:
+        """A power of two, so that nothing is rounded."""
+        return 1 << max(0, (_FINE // max(self.levels)).bit_length() - 1)
+
+    @property
+    def unit(self) -> NDArray[np.float32]:
+        """What one of the integers that kernels read stands for."""
+        return np.asarray(self.scale / np.float32(self.multiple), dtype=np.float32)
+
     def written(self, name: str) -> tuple[list[onnx.TensorProto], list[onnx.NodeProto]]:
         """The initializers that hold the weight ``name``, and the nodes that give its values.
 
@@ -107,29 +122,33 @@ class IntegerWeight:
         """
         kind, bits = _storage(self.levels)
         packed, integers, scale, zero = (f"{name}/{part}" for part in ("packed", "integers", "scale", "zero"))
-        tensors = [numpy_helper.from_array(self.scale, scale)]
+        tensors = [numpy_helper.from_array(self.unit, scale)]
         tensors.append(numpy_helper.from_array(np.zeros(self.scale.shape, dtype=np.int8), zero))
         nodes: list[onnx.NodeProto] = []
-        if kind == TensorProto.UINT4:
-            # More levels than a 4-bit integer has, but no more than 16: the file holds their numbers.
-            codes = np.searchsorted(self.levels, self.values).astype(np.int8)
+        if kind == TensorProto.INT8:
+            tensors.append(numpy_helper.from_array((self.values * self.multiple).astype(np.int8), integers))
+        else:
+            codes, table = self._coded(signed=kind != TensorProto.UINT4)
             tensors.append(helper.make_tensor(packed, kind, codes.shape, _pack(codes, bits), raw=True))
-            tensors.append(numpy_helper.from_array(np.array(self.levels, dtype=np.int8), f"{name}/levels"))
+            tensors.append(numpy_helper.from_array((table * self.multiple).astype(np.int8), f"{name}/levels"))
             nodes.append(_node("Cast", [packed], f"{name}/codes", to=TensorProto.INT32))
             nodes.append(_node("Gather", [f"{name}/levels", f"{name}/codes"], integers))
-        elif kind == TensorProto.INT8:
-            tensors.append(numpy_helper.from_array(self.values, integers))
-        else:
-            tensors.append(helper.make_tensor(packed, kind, self.values.shape, _pack(self.values, bits), raw=True))
-            nodes.append(_node("Cast", [packed], integers, to=TensorProto.INT8))
         attributes: dict[str, Any] = {"axis": self.axis} if self.scale.ndim else {}
         nodes.append(_node("DequantizeLinear", [integers, scale, zero], name, **attributes))
         return tensors, nodes
 
+    def _coded(self, *, signed: bool) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
+        """What is packed, and the table of levels that it indexes; negative entries count from the table's end."""
+        if signed:
+            largest = self.levels[-1]
+            return self.values, np.array([*range(largest + 1), *range(-largest, 0)])
+        # More levels than a 4-bit integer has, but no more than 16: the file holds their numbers.
+        return np.searchsorted(self.levels, self.values).astype(np.int8), np.array(self.levels)
+
 
 def unpacking_nodes(name: str) -> tuple[str, ...]:
     """The nodes that may stand between the integers of the weight ``name`` and its values."""
-    return f"{name}/DequantizeLinear", f"{name}/integers/Cast", f"{name}/codes/Cast", f"{name}/integers/Gather"
+    return f"{name}/DequantizeLinear", f"{name}/codes/Cast", f"{name}/integers/Gather"
 
 
 def write_quantizers(model: onnx.ModelProto, quantizers: Iterable[WeightQuantizer]) -> None:

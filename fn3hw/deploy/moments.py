@@ -40,8 +40,10 @@ from fn3hw.space.subnet import Subnet
 
 MAX_PATCH = 2304
 """Longest input patch (channels × kernel size) whose second moments are collected; longer ones are left to the fit."""
-MAX_ENTRIES = 20_000_000
-"""Most numbers that patches of one batch take; of larger ones every so many images are left out."""
+MAX_ENTRIES = 1_000_000
+"""Most numbers that patches of one batch may take: of more, only every so many images are looked at."""
+FEWEST, PER_FEATURE = 128, 5
+"""Subnets that are recalibrated: at least, and for each number that the fit is on."""
 RIDGE = 0.03
 FLOOR = 1e-12
 
@@ -95,7 +97,7 @@ class Moments:
         supernet: Supernet,
         images: FloatArray,
         *,
-        subnets: int = 128,
+        subnets: int | None = None,
         images_per_subnet: int = 512,
         seed: int = 0,
         threads: int | None = None,
@@ -106,7 +108,8 @@ class Moments:
         Args:
             supernet: the trained network.
             images: normalised images (N, C, H, W) from the training data; some thousands.
-            subnets: how many subnets are exactly recalibrated.
+            subnets: how many subnets are exactly recalibrated; by default five for each number that the fit is on, and
+                at least 128.
             images_per_subnet: on how many images each; every subnet draws its own, so that the luck of the draw
                 averages out.
             seed: of the choice of subnets and images.
@@ -119,6 +122,9 @@ class Moments:
         check_images(supernet, images)
         rng = np.random.default_rng(seed)
         collector = _Collector(supernet)
+        if subnets is None:
+            n_features = sum(len(f.values(supernet.space.masks(supernet.space.full()))) for f in _features(supernet))
+            subnets = max(FEWEST, PER_FEATURE * n_features)
         others = subnets - 1 if collector.norms else 0
         chosen = [supernet.space.full(), *(supernet.space.random(rng, prefix=True) for _ in range(others))]
         for done, subnet in enumerate(chosen, start=1):
@@ -409,6 +415,6 @@ def _patches(x: FloatArray, node: onnx.NodeProto, weight_shape: tuple[int, ...],
     padded = np.pad(x, ((0, 0), (0, 0), (pads[0], pads[2]), (pads[1], pads[3])))
     windows = sliding_window_view(padded, weight_shape[2:], axis=(2, 3))[:, :, :: strides[0], :: strides[1]]
     kernel = int(np.prod(weight_shape[2:]))
-    step = max(1, windows.size // MAX_ENTRIES) if kernel > 1 else 1
+    step = max(1, windows.size // MAX_ENTRIES)
     rows = windows[::step].reshape(-1, groups, windows.shape[1] // groups, *windows.shape[2:])
     return np.moveaxis(rows, (1, 2), (0, 4)).reshape(groups, -1, rows.shape[2] * kernel)
