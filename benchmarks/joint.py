@@ -23,6 +23,8 @@ from fn3hw.searcher.verify import ProfiledMeter
 LATENCIES = (0.7, 0.5, 0.4, 0.3, 0.25)
 SIZES = (0.7, 0.5, 0.25, 0.15, 0.1)
 INTEGER_SHARE = 0.25
+FINAL_IMAGES = 4000
+"""Of the search split, on which the points of a front are evaluated once more."""
 
 
 def main() -> None:
@@ -34,7 +36,9 @@ def main() -> None:
     alone = [(level,) for level in space.levels]
     settings = Heuristic(evaluations=evaluations)
     atlases = {
-        (levels, by): searched(opened, cost, measured, by=by, levels=levels, settings=settings)
+        (levels, by): searched(
+            opened, cost, measured, by=by, levels=levels, settings=settings, final_images=FINAL_IMAGES
+        )
         for levels in (space.levels, *alone)
         for by in ("latency", "size")
     }

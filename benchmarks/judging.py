@@ -57,11 +57,18 @@ class Judge:
 
 
 def searched(
-    opened: OpenRun, cost: CostModel, profile: Profile, *, by: str, levels: Sequence[str], settings: Heuristic
+    opened: OpenRun,
+    cost: CostModel,
+    profile: Profile,
+    *,
+    by: str,
+    levels: Sequence[str],
+    settings: Heuristic,
+    final_images: int | None = None,
 ) -> Atlas:
     """A search of its own: nothing that another one evaluated is reused."""
     with tempfile.TemporaryDirectory() as scratch:
         return search(
             opened.supernet, cost, opened.data, folder=scratch, settings=settings, cost_by=by, levels=levels,
-            profile=profile, moments=opened.moments,
+            profile=profile, moments=opened.moments, final_images=final_images,
         )  # fmt: skip

@@ -170,7 +170,15 @@ class Moments:
             raise RunError(f"{path} cannot be read: {error}.", hint=hint) from error
         if stamp != supernet.digest:
             raise RunError(f"{path} was collected on another network.", hint=hint)
-        return cls(supernet, tensors, _norms(supernet))
+        norms = _norms(supernet)
+        for name in (norm.operation for norm in norms if norm.operation):
+            if f"{name}/mu" not in tensors:
+                raise RunError(f"{path} was collected by an earlier fn3hw: it has nothing on {name}.", hint=hint)
+            # Files from before grouped convolutions were covered have no axis of groups.
+            mu, cov = tensors[f"{name}/mu"], tensors[f"{name}/cov"]
+            length = mu.shape[-1]
+            tensors[f"{name}/mu"], tensors[f"{name}/cov"] = mu.reshape(-1, length), cov.reshape(-1, length, length)
+        return cls(supernet, tensors, norms)
 
     def _base(self, subnet: Subnet, masks: dict[str, NDArray[np.bool_]]) -> dict[str, tuple[Float64, Float64]]:
         """The closed form where it applies, and the collected averages elsewhere."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -144,6 +145,14 @@ def test_moments_read_back_and_belong_to_one_network(tmp_path: Path) -> None:
     moments.save(tmp_path / "moments.safetensors")
     again = Moments.load(tmp_path / "moments.safetensors", supernet)
     assert again.digest == moments.digest
+    before = {k: v[0] if k.endswith(("/mu", "/cov")) else v for k, v in moments.tensors.items()}
+    replace(moments, tensors=before).save(tmp_path / "before.safetensors")
+    old = Moments.load(tmp_path / "before.safetensors", supernet)
+    assert old.digest == moments.digest and all(np.array_equal(old.tensors[k], v) for k, v in moments.tensors.items())
+    missing = {k: v for k, v in moments.tensors.items() if not k.endswith("/mu")}
+    replace(moments, tensors=missing).save(tmp_path / "before.safetensors")
+    with pytest.raises(RunError, match="by an earlier fn3hw"):
+        Moments.load(tmp_path / "before.safetensors", supernet)
     with pytest.raises(RunError, match="another network"):
         Moments.load(tmp_path / "moments.safetensors", zoo_supernet(beta=True))
     (tmp_path / "moments.safetensors").write_bytes(b"half")
