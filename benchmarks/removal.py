@@ -38,7 +38,7 @@ REPEATS = 4
 EVALUATIONS = 150
 PAPER_REPEATS = 100
 """Of random removal, for every number of blocks (sec. 5)."""
-SEARCH_IMAGES = 2000
+SEARCH_IMAGES = 4000
 TEST_IMAGES = 5000
 RECALIBRATION_IMAGES = 512
 ALLOWED = {"layer": 3.0}

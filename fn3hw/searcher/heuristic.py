@@ -119,18 +119,16 @@ class _Run:
         budget = round(self.ledger.left * (1 - self.settings.refined))
         n_rungs = max(1, budget // per_rung)
         # The last rung above the smallest: there is nothing to choose at the smallest itself.
-        targets = np.geomspace(high, low, n_rungs + 2)[1:-1]
-        if self.charge.by == "blocks":
-            targets = np.linspace(high, low, n_rungs + 2)[1:-1]
+        targets = [self._between(high, low, place) for place in np.linspace(1, 0, n_rungs + 2)[1:-1]]
         trajectories, spent = self.charge.sizes[None], self.ledger.spent
         for number, target in enumerate(targets, 1):
             self.on_rung(number, n_rungs)
             left = budget - (self.ledger.spent - spent)
             share = max(1, round(left / (n_rungs - number + 1)))
-            chosen = self._candidates(trajectories, float(target), share)
+            chosen = self._candidates(trajectories, target, share)
             if len(chosen):
                 self.ledger.evaluate(chosen)
-            trajectories = self._survivors(np.concatenate([chosen, trajectories]), float(target))
+            trajectories = self._survivors(np.concatenate([chosen, trajectories]), target)
             if not len(trajectories) or self.ledger.left <= 0:
                 return
 
@@ -184,10 +182,16 @@ class _Run:
                 return
             self.on_rung(number + 1, number + 1 + -(-self.ledger.left // batch))
             places = (np.arange(batch) + self.rng.random(batch)) / batch
-            found = [self._refined(low * (high / low) ** place, surrogate) for place in places]
+            found = [self._refined(self._between(high, low, place), surrogate) for place in places]
             new = self._new(np.concatenate(found))
             if len(new):
                 self.ledger.evaluate(new)
+
+    def _between(self, high: float, low: float, place: float) -> float:
+        """From the lowest cost (place 0) to the highest (1) in equal ratios; blocks, which may be none, in equal steps."""
+        if self.charge.by == "blocks":
+            return float(low + (high - low) * place)
+        return float(low * (high / low) ** place)
 
     def _refined(self, target: float, surrogate: Surrogate) -> IntArray:
         """One new state near the target cost, walked to from the best states known there, partly undone."""

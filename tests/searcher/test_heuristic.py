@@ -10,6 +10,7 @@ import pytest
 from fn3hw.errors import InputError, UnknownName
 from fn3hw.searcher import Archive, Atlas, Charge, Evaluation, Heuristic, LocalExecutor, Provenance
 from fn3hw.searcher.ledger import Ledger
+from fn3hw.space import Gate, SearchSpace
 
 from .synthetic import SyntheticAccuracy, SyntheticCost, make_space
 
@@ -83,6 +84,24 @@ def test_budget_is_never_exceeded_and_no_subnet_is_evaluated_twice(tmp_path: Pat
     states = ledger.states
     assert len(states) == len({charge.subnet(s) for s in states}) == ledger.spent <= evaluations
     assert charge.subnet(states[0]) == SPACE.full()
+
+
+@pytest.mark.parametrize("settings", [Heuristic(evaluations=40), Heuristic.plain(evaluations=40)])
+def test_a_network_may_lose_all_of_its_blocks(tmp_path: Path, settings: Heuristic) -> None:
+    space = SearchSpace([Gate("a", "layer", 8, 0), Gate("b", "layer", 3, 0)])
+    accuracy, charge = SyntheticAccuracy(space), Charge(space, None, "blocks")
+    with Archive(tmp_path / "a", space, accuracy.key) as archive:
+        ledger = Ledger(
+            archive=archive,
+            evaluator=accuracy,
+            executor=LocalExecutor(),
+            charge=charge,
+            budget=settings.evaluations,
+            search=settings.identity(charge),
+        )
+        settings.run(charge, ledger)
+    kept = charge.of(ledger.states)
+    assert kept.min() == 0 and kept.max() == 11 and len(set(kept)) > 2
 
 
 def test_the_plain_form_by_blocks_spends_all_evaluations(tmp_path: Path) -> None:
