@@ -188,7 +188,7 @@ class _Run:
                 self.ledger.evaluate(new)
 
     def _between(self, high: float, low: float, place: float) -> float:
-        """From the lowest cost (place 0) to the highest (1): in equal ratios, but blocks in equal steps, down to none."""
+        """Cost between the lowest (place 0) and the highest (1): in equal ratios; blocks, down to none, in steps."""
         if self.charge.by == "blocks":
             return float(low + (high - low) * place)
         return float(low * (high / low) ** place)
