@@ -15,15 +15,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from kept import train_once
+from kept import train_once, trained_run
 from removal import Judge
 from removal import trained as trained_for_removal
 from report import report
 
 from fn3hw.baselines.adabits import AdaBits, train_adabits
-from fn3hw.cli.console import Console
 from fn3hw.cli.runs import OpenRun
-from fn3hw.cli.train import train_run
 from fn3hw.space.networks import build
 from fn3hw.training import Recipe, Run, recipe_data
 from fn3hw.training.loop import accuracy
@@ -61,9 +59,7 @@ def soft_steps() -> OpenRun:
     """The same training with sigmoids for steps."""
     recipe = Recipe.load("removal/bit")
     recipe = recipe.replace(network={"bits": {**recipe.settings()["network"]["bits"], "soft": SOFT}})
-    console, folder = Console(as_json=False), FOLDER / "soft"
-    train_run(Run.create(folder, recipe), console)
-    return OpenRun(folder, console)
+    return trained_run(Run.create(FOLDER / "soft", recipe))
 
 
 def uniform(opened: OpenRun) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Networks that baselines trained, kept between the runs of a program."""
+"""Trained networks, kept between the runs of a program."""
 
 from __future__ import annotations
 
@@ -9,6 +9,18 @@ from pathlib import Path
 from safetensors import safe_open
 from safetensors.torch import load_model, save_model
 from torch import nn
+
+from fn3hw.cli.console import Console
+from fn3hw.cli.runs import OpenRun
+from fn3hw.cli.train import train_run
+from fn3hw.training import Run
+
+
+def trained_run(run: Run) -> OpenRun:
+    """A run, trained to its end and exported where it was not yet."""
+    console = Console(as_json=False)
+    train_run(run, console)
+    return OpenRun(run.folder, console)
 
 
 def train_once(net: nn.Module, path: Path, train: Callable[[], object]) -> float:

@@ -18,11 +18,10 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from kept import trained_run
 from report import RESULTS, report
 
-from fn3hw.cli.console import Console
 from fn3hw.cli.runs import OpenRun, onnx_accuracy
-from fn3hw.cli.train import train_run
 from fn3hw.deploy import recalibrate
 from fn3hw.searcher import Archive, Charge, Evaluator, Heuristic, LocalExecutor
 from fn3hw.searcher.ledger import Ledger
@@ -94,9 +93,7 @@ def trained(level: str, way: str, seed: int) -> OpenRun:
     recipe = Recipe.load(f"removal/{level}").replace(seed=seed)
     if way == "plain":
         recipe = recipe.replace(sampling={"ordered": False, "full": False, "distill": False})
-    console, folder = Console(as_json=False), FOLDER / f"{level}-{way}-{seed}"
-    train_run(Run.create(folder, recipe), console)
-    return OpenRun(folder, console)
+    return trained_run(Run.create(FOLDER / f"{level}-{way}-{seed}", recipe))
 
 
 class Judge:

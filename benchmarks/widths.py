@@ -19,16 +19,14 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from kept import train_once
+from kept import train_once, trained_run
 from removal import EVALUATIONS, TEST_IMAGES, Judge, searched
 from removal import trained as trained_for_removal
 from report import RESULTS, report
 from torch import nn
 
 from fn3hw.baselines.slimmable import Slimmable, train_slimmable, uniform_subnet
-from fn3hw.cli.console import Console
 from fn3hw.cli.runs import OpenRun
-from fn3hw.cli.train import train_run
 from fn3hw.space.files import write_text
 from fn3hw.training import Data, Recipe, Run, recipe_data, recipe_network
 from fn3hw.training.loop import Trainer, accuracy
@@ -55,7 +53,7 @@ def main() -> None:
         "fn3-channel, searched": dict(zip(SHARES, found, strict=True)),
         "fn3-channel, uniform": uniform(ours, SHARES),
         "us-net": uniform(us_net, SHARES),
-        "n-in-1": uniform(opened(n_in_1_run), SETTINGS),
+        "n-in-1": uniform(trained_run(n_in_1_run), SETTINGS),
         "slimmable": own_norms(slimmable, data),
     }
     gates = [gate.size - gate.min_kept + 1 for gate in space]
@@ -89,7 +87,7 @@ def trained_us_net(seconds: float) -> OpenRun:
     data = recipe_data(recipe)
     probe = Trainer(recipe_network(recipe, data), data, recipe, None, None)
     epochs = epochs_within(seconds, "us-net", probe.net, data, recipe, probe.step)
-    return opened(Run.create(FOLDER / "us-net", recipe.replace(epochs=epochs)))
+    return trained_run(Run.create(FOLDER / "us-net", recipe.replace(epochs=epochs)))
 
 
 def trained_levels(seconds: float, *, switchable: bool) -> tuple[Slimmable, Recipe, Data, dict[str, Any]]:
@@ -141,13 +139,6 @@ def epochs_within(
         print(name, "seconds per epoch", epoch_seconds, file=sys.stderr)
         write_text(path, str(max(1, round(seconds / epoch_seconds))))
     return int(path.read_text())
-
-
-def opened(run: Run) -> OpenRun:
-    """A run, trained to its end and exported where it was not yet."""
-    console = Console(as_json=False)
-    train_run(run, console)
-    return OpenRun(run.folder, console)
 
 
 def uniform(run: OpenRun, shares: tuple[float, ...]) -> dict[float, float]:

@@ -17,7 +17,7 @@ on the settings of the quantizers.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,10 +30,11 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
+from fn3hw.deploy.features import Feature, columns, features_of
 from fn3hw.deploy.graph import attribute
 from fn3hw.deploy.recalibrate import check_images, observe
 from fn3hw.deploy.runtime import FloatArray
-from fn3hw.deploy.supernet import Statistics, Supernet, split_branch
+from fn3hw.deploy.supernet import Statistics, Supernet
 from fn3hw.errors import RunError
 from fn3hw.space.files import write_bytes
 from fn3hw.space.subnet import Subnet
@@ -89,7 +90,7 @@ class Moments:
     @cached_property
     def features(self) -> list[Feature]:
         """What the fit is on, in the order of its columns."""
-        return _features(self.supernet)
+        return features_of(self.supernet)
 
     @classmethod
     def collect(
@@ -123,8 +124,8 @@ class Moments:
         rng = np.random.default_rng(seed)
         collector = _Collector(supernet)
         if subnets is None:
-            n_features = sum(len(f.values(supernet.space.masks(supernet.space.full()))) for f in _features(supernet))
-            subnets = max(FEWEST, PER_FEATURE * n_features)
+            full = supernet.space.masks(supernet.space.full())
+            subnets = max(FEWEST, PER_FEATURE * len(columns(features_of(supernet), full)))
         others = subnets - 1 if collector.norms else 0
         chosen = [supernet.space.full(), *(supernet.space.random(rng, prefix=True) for _ in range(others))]
         for done, subnet in enumerate(chosen, start=1):
@@ -138,7 +139,7 @@ class Moments:
         """Mean and variance of each batch-norm node of a subnet, in the subnet's widths."""
         masks = self.supernet.space.masks(subnet)
         base = self._base(subnet, masks)
-        features = _columns(self.features, masks) - self.tensors["center"]
+        features = columns(self.features, masks) - self.tensors["center"]
         return {norm.name: self._shift(norm, base[norm.name], features, masks) for norm in self.norms}
 
     @property
@@ -270,8 +271,8 @@ class _Collector:
         for name, (first, n_first, second, n_second) in self.sums.items():
             tensors[f"{name}/mu"] = (first / np.maximum(n_first, 1)).astype(np.float32)
             tensors[f"{name}/cov"] = (second / np.maximum(n_second, 1)).astype(np.float32)
-        features = _features(self.supernet)
-        table = np.array([_columns(features, self.supernet.space.masks(subnet)) for subnet, _ in self.seen])
+        features = features_of(self.supernet)
+        table = np.array([columns(features, self.supernet.space.masks(subnet)) for subnet, _ in self.seen])
         tensors["center"] = table.mean(axis=0).astype(np.float32)
         for norm in self.norms:
             self._average(norm, tensors)
@@ -319,7 +320,7 @@ def _norms(supernet: Supernet) -> tuple[Norm, ...]:
     order = {node.name: index for index, node in enumerate(graph.nodes)}
     reader_gate = {operation: gate for gate, group in graph.groups.items() for operation in group.readers}
     carrier_gate = {operation: gate for gate, group in graph.groups.items() for operation in group.carriers}
-    positions = [f.first for f in _features(supernet) for _ in f.values(supernet.space.masks(supernet.space.full()))]
+    positions = [f.first for f in features_of(supernet) for _ in f.values(supernet.space.masks(supernet.space.full()))]
     found = []
     for node in graph.nodes:
         if node.op_type != "BatchNormalization":
@@ -335,62 +336,6 @@ def _norms(supernet: Supernet) -> tuple[Norm, ...]:
         upstream = np.flatnonzero([position < order[node.name] for position in positions])
         found.append(Norm(node.name, operation, groups, gate, own_gate, upstream))
     return tuple(found)
-
-
-@dataclass(frozen=True)
-class Feature:
-    """What the statistics of a subnet are fitted on.
-
-    A branch that is present, how much of a gate is removed, or which setting of a quantizer is in use.
-
-    Args:
-        gate: the gate.
-        block: the branch, for a layer gate.
-        inside: the branch that a gate lies in; where that is removed, the gate has no influence.
-        first: position of the first node that the gate changes.
-        steps: number of blocks, for a bit gate.
-    """
-
-    gate: str
-    block: int | None
-    inside: tuple[str, int] | None
-    first: int
-    steps: int | None = None
-
-    def values(self, masks: Mapping[str, NDArray[np.bool_]]) -> list[float]:
-        """Its columns: the presence, the removed share and its square, or one per setting but the largest."""
-        if self.steps is not None:
-            return [float(masks[self.gate].sum() == count) for count in range(1, self.steps)]
-        if self.block is not None:
-            return [float(masks[self.gate][self.block])]
-        present = self.inside is None or masks[self.inside[0]][self.inside[1]]
-        removed = float(1.0 - masks[self.gate].mean()) if present else 0.0
-        return [removed, removed * removed]
-
-
-def _features(supernet: Supernet) -> list[Feature]:
-    graph = supernet.graph
-    units = graph.units()
-    found = []
-    for gate in supernet.space:
-        if gate.level == "bit":
-            own = {name for name, one in supernet.quantizers.items() if one.gate == gate.name}
-            first = min(i for i, node in enumerate(graph.nodes) if own.intersection(node.input))
-            found.append(Feature(gate.name, None, None, first, gate.size))
-            continue
-        positions = {g.block: i for i, g in graph.gate_nodes.items() if g.gate == gate.name}
-        if gate.level == "layer":
-            found += [Feature(gate.name, m, None, positions[m]) for m in range(gate.size)]
-            continue
-        maker = graph.groups[gate.name].producers[0]
-        branch = next((split_branch(tag) for tag in units[maker] if "[" in tag), None)
-        first = min(i for i, g in graph.gate_nodes.items() if g.gate == gate.name)
-        found.append(Feature(gate.name, None, branch, first))
-    return found
-
-
-def _columns(features: list[Feature], masks: Mapping[str, NDArray[np.bool_]]) -> Float64:
-    return np.array([value for feature in features for value in feature.values(masks)])
 
 
 def _entries(

@@ -14,8 +14,8 @@ FloatArray = NDArray[np.float32]
 
 
 def open_session(model: onnx.ModelProto | bytes, *, threads: int | None = 1) -> ort.InferenceSession:
-    """An ONNX Runtime session on the CPU with ``threads`` threads (None: one per core) that do not spin idly."""
-    threads = threads or available_cores()
+    """An ONNX Runtime session on the CPU with ``threads`` threads, None for one per core, that do not spin idly."""
+    threads = available_cores() if threads is None else threads
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

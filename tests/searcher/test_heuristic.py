@@ -24,7 +24,12 @@ def searched(
 ) -> tuple[Ledger, Charge]:
     accuracy = SyntheticAccuracy(SPACE, seed=network)
     charge = Charge(SPACE, COST, by, levels=levels)
-    with Archive(folder / f"{by}-{network}-{settings}"[:200], SPACE, accuracy.key) as archive:
+    return run(folder / f"{by}-{network}-{settings}"[:200], settings, charge, accuracy), charge
+
+
+def run(path: Path, settings: Heuristic, charge: Charge, accuracy: SyntheticAccuracy) -> Ledger:
+    """A search of its own archive."""
+    with Archive(path, accuracy.space, accuracy.key) as archive:
         ledger = Ledger(
             archive=archive,
             evaluator=accuracy,
@@ -34,7 +39,7 @@ def searched(
             search=settings.identity(charge),
         )
         settings.run(charge, ledger)
-    return ledger, charge
+    return ledger
 
 
 def expected_accuracy(folder: Path, settings: Heuristic, *, by: str = "latency", network: int = 0) -> float:
@@ -89,18 +94,8 @@ def test_budget_is_never_exceeded_and_no_subnet_is_evaluated_twice(tmp_path: Pat
 @pytest.mark.parametrize("settings", [Heuristic(evaluations=40), Heuristic.plain(evaluations=40)])
 def test_a_network_may_lose_all_of_its_blocks(tmp_path: Path, settings: Heuristic) -> None:
     space = SearchSpace([Gate("a", "layer", 8, 0), Gate("b", "layer", 3, 0)])
-    accuracy, charge = SyntheticAccuracy(space), Charge(space, None, "blocks")
-    with Archive(tmp_path / "a", space, accuracy.key) as archive:
-        ledger = Ledger(
-            archive=archive,
-            evaluator=accuracy,
-            executor=LocalExecutor(),
-            charge=charge,
-            budget=settings.evaluations,
-            search=settings.identity(charge),
-        )
-        settings.run(charge, ledger)
-    kept = charge.of(ledger.states)
+    charge = Charge(space, None, "blocks")
+    kept = charge.of(run(tmp_path / "a", settings, charge, SyntheticAccuracy(space)).states)
     assert kept.min() == 0 and kept.max() == 11 and len(set(kept)) > 2
 
 
