@@ -1,8 +1,9 @@
 """Linear layers of integers on this device: ours against ONNX Runtime's MatMulNBits, both against fp32.
 
 Ours is what `fn3hw export` writes: packed weights and 8-bit activations around a Gemm, which ONNX Runtime fuses to one
-integer kernel. MatMulNBits multiplies packed weights with activations that it takes as they are (accuracy level 0) or
-rounds to 8 bits (level 4). One thread; the files of a shape take turns.
+integer kernel; or, for one row of activations and where the profile finds it faster, MatMulNBits. That multiplies
+packed weights with activations that it takes as they are (accuracy level 0) or rounds to 8 bits (level 4). One thread;
+the files of a shape take turns.
 Usage: python benchmarks/linear.py [REPEATS]
 """
 
@@ -22,9 +23,8 @@ from report import report
 from torch import nn
 
 from fn3hw.deploy import export
-from fn3hw.deploy.activations import nominal_ranges
 from fn3hw.deploy.runtime import open_session
-from fn3hw.space import nest
+from fn3hw.space import Bits, Schedule, nest
 
 SHAPES = ((1, 784, 512), (1, 768, 3072), (49, 384, 1536), (197, 768, 768))
 """Rows of activations, inputs, outputs: the paper's MLP, and MLPs and projections of swin_t and vit_b_16."""
@@ -49,8 +49,7 @@ def over_fp32(rows: int, inputs: int, outputs: int, repeats: int) -> dict[str, f
     """Median seconds of each form of one layer over those of fp32."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal((rows, inputs)).astype(np.float32)
-    whole, ours = our_files(rows, inputs, outputs)
-    sessions = {"fp32": open_session(whole), "ours": open_session(ours)}
+    sessions = {name: open_session(model) for name, model in our_files(rows, inputs, outputs).items()}
     for bits, block, level in MATMULNBITS:
         model = matmulnbits(rows, inputs, outputs, bits=bits, block=block, level=level)
         sessions[f"MatMulNBits, {bits} bits, block {block}, level {level}"] = open_session(model)
@@ -74,13 +73,17 @@ def timed(session: onnxruntime.InferenceSession, x: np.ndarray, count: int) -> f
     return time.thread_time() - started
 
 
-def our_files(rows: int, inputs: int, outputs: int) -> tuple[onnx.ModelProto, onnx.ModelProto]:
-    """A linear layer, and a small one that reads it, computed in fp32 and on integers."""
+def our_files(rows: int, inputs: int, outputs: int) -> dict[str, onnx.ModelProto]:
+    """A linear layer, and a small one that reads it, computed in fp32 and on integers of up to ±4."""
     torch.manual_seed(0)
     layer = nn.Sequential(nn.Linear(inputs, outputs), nn.ReLU(), nn.Linear(outputs, 2))
-    supernet = export(nest(layer, torch.zeros(rows, inputs), ("bit",)))
-    subnet = supernet.space.full()
-    return supernet.slice(subnet), supernet.slice(subnet, ranges=nominal_ranges(supernet.slice(subnet)))
+    bits = Bits(schedule=Schedule(full_precision=True))
+    supernet = export(nest(layer, torch.zeros(rows, inputs), ("bit",), bits=bits))
+    subnet = supernet.space.from_counts({gate.name: 3 for gate in supernet.space})
+    files = {"fp32": supernet.deployed(supernet.space.full()), "ours": supernet.deployed(subnet)}
+    if layers := supernet.blockwise_layers():
+        files["ours in blocks"] = supernet.with_blockwise(layers).deployed(subnet)
+    return files
 
 
 def matmulnbits(rows: int, inputs: int, outputs: int, *, bits: int, block: int, level: int) -> onnx.ModelProto:

@@ -31,7 +31,7 @@ class Tensor:
     columns: tuple[int, ...]
     branch_columns: tuple[int, ...]
     bit_column: int | None
-    bits: tuple[int, ...]
+    bits: tuple[float, ...]
 
 
 class Size:
@@ -46,13 +46,13 @@ class Size:
     """
 
     def __init__(self, parameters: Sequence[Mapping[str, Any]], encoder: Encoder) -> None:
-        total: dict[tuple[tuple[int, ...], tuple[int, ...], int | None, tuple[int, ...]], float] = {}
+        total: dict[tuple[tuple[int, ...], tuple[int, ...], int | None, tuple[float, ...]], float] = {}
         try:
             for one in parameters:
                 columns = tuple(sorted(encoder.column[name] for name in one["gates"]))
                 branches = tuple(sorted(encoder.branch_column[gate, int(block)] for gate, block in one["branches"]))
                 gate, bits = one.get("precision") or (None, ())
-                key = columns, branches, None if gate is None else encoder.column[gate], tuple(int(b) for b in bits)
+                key = columns, branches, None if gate is None else encoder.column[gate], tuple(float(b) for b in bits)
                 total[key] = total.get(key, 0.0) + float(one["fixed_bytes"])
         except (KeyError, TypeError, ValueError) as error:
             raise ProfileError(f"The profile's parameters do not fit its search space: {error!r}.") from error

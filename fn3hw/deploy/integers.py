@@ -82,7 +82,7 @@ class WeightQuantizer:
 
     def bits(self, blocks: Collection[int]) -> int:
         """Bits per weight in the file."""
-        return 32 if self.is_float(blocks) else _storage(self.levels(blocks))[1]
+        return 32 if self.is_float(blocks) else storage_bits(self.levels(blocks))
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class IntegerWeight:
             tensors.append(numpy_helper.from_array((self.values * self.multiple).astype(np.int8), integers))
         else:
             codes, table = self._coded(signed=kind != TensorProto.UINT4)
-            tensors.append(helper.make_tensor(packed, kind, codes.shape, _pack(codes, bits), raw=True))
+            tensors.append(helper.make_tensor(packed, kind, codes.shape, pack(codes, bits), raw=True))
             tensors.append(numpy_helper.from_array((table * self.multiple).astype(np.int8), f"{name}/levels"))
             nodes.append(_node("Cast", [packed], f"{name}/codes", to=TensorProto.INT32))
             nodes.append(_node("Gather", [f"{name}/levels", f"{name}/codes"], integers))
@@ -206,6 +206,12 @@ def without_step_sizes(model: onnx.ModelProto) -> None:
             entry.value = json.dumps([{k: v for k, v in one.items() if k != "step"} for one in json.loads(entry.value)])
 
 
+def storage_bits(levels: tuple[int, ...]) -> int:
+    """Bits per weight that the narrowest ONNX type for a set of levels takes."""
+    bits: int = _storage(levels)[1]
+    return bits
+
+
 def _storage(levels: tuple[int, ...]) -> tuple[Any, int]:
     """The narrowest ONNX type for a set of levels, and its bits."""
     largest = levels[-1]
@@ -218,7 +224,7 @@ def _node(operator: str, inputs: list[str], output: str, **attributes: Any) -> o
     return helper.make_node(operator, inputs, [output], name=f"{output}/{operator}", **attributes)
 
 
-def _pack(integers: NDArray[np.int8], bits: int) -> bytes:
+def pack(integers: NDArray[np.int8] | NDArray[np.uint8], bits: int) -> bytes:
     """Several entries per byte, the first in the lowest bits, as the ONNX format has it."""
     flat = integers.view(np.uint8).ravel() & (2**bits - 1)
     per_byte = 8 // bits

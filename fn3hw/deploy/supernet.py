@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from fn3hw.deploy.activations import IntegerForm, Ranges, bias_node, border_nodes, nominal_ranges
+from fn3hw.deploy.blockwise import OVERHEAD_BITS, block_bits, blockwise_form, import_domain, is_linear
 from fn3hw.deploy.graph import GROUPS, Array, Graph, attribute, resolve
 from fn3hw.deploy.integers import IntegerWeight, raise_opset, read_quantizers, unpacking_nodes, without_step_sizes
 from fn3hw.errors import InputError, RunError
@@ -37,13 +39,14 @@ class Parameter:
         gates: the gates that decide an axis; each multiplies by its number of kept blocks.
         branches: the (layer gate, block) that all must be kept for the initializer to exist.
         precision: for a quantized one its bit gate and the bits per entry with 1, 2, ... blocks kept; 32 otherwise.
+            Of weights in blocks the last block may be wider than that by what fills it up.
     """
 
     name: str
     fixed_bytes: int
     gates: tuple[str, ...]
     branches: tuple[tuple[str, int], ...]
-    precision: tuple[str, tuple[int, ...]] | None = None
+    precision: tuple[str, tuple[float, ...]] | None = None
 
 
 class Supernet:
@@ -52,6 +55,7 @@ class Supernet:
     Args:
         model: ONNX model with its gates as initializers (see `fn3hw.deploy.graph`); the batch axis is dynamic.
         space: the gates' search space.
+        space: the gates' search space.
 
     Raises:
         InputError: the gates of the model and those of the space differ, or a gate cannot be eliminated.
@@ -59,6 +63,7 @@ class Supernet:
 
     def __init__(self, model: onnx.ModelProto, space: SearchSpace) -> None:
         self.model, self.space = model, space
+        self.blockwise: frozenset[str] = frozenset()
         self.graph = Graph(model)
         self.quantizers = {name: one for one in read_quantizers(model) for name in one.weights}
         in_graph = {gate_node.gate for gate_node in self.graph.gate_nodes.values()}
@@ -66,6 +71,26 @@ class Supernet:
         if in_graph != {gate.name for gate in space}:
             odd = sorted(in_graph ^ {gate.name for gate in space})
             raise InputError(f"The ONNX graph and the search space have different gates: {', '.join(odd)}.")
+
+    def blockwise_layers(self) -> tuple[str, ...]:
+        """Linear layers that have the choice: their weights can be integers that blocks hold."""
+        return tuple(
+            node.name
+            for node in self.graph.nodes
+            if is_linear(node) and (one := self.quantizers.get(node.input[1])) and block_bits(one.levels([0]))
+        )
+
+    def with_blockwise(self, layers: Iterable[str]) -> Supernet:
+        """The same network, its files with these layers on blocks of packed integers (`fn3hw.deploy.blockwise`).
+
+        Raises:
+            InputError: a layer does not have the choice.
+        """
+        twin = copy.copy(self)
+        twin.blockwise = frozenset(layers)
+        if odd := sorted(twin.blockwise.difference(self.blockwise_layers())):
+            raise InputError(f"No linear layers with quantized weights: {', '.join(odd)}.")
+        return twin
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -148,11 +173,18 @@ class Supernet:
             precision = None
             if name in self.quantizers:
                 gate = self.space[self.quantizers[name].gate]
-                bits = tuple(self.quantizers[name].bits(range(count)) for count in range(1, gate.size + 1))
-                precision = gate.name, bits
+                blocks = self.blockwise.intersection(used_by[name])
+                bits = (self._bits(name, range(count), bool(blocks)) for count in range(1, gate.size + 1))
+                precision = gate.name, tuple(bits)
             owners = tuple(cut.gate for cut in cuts)
             found.append(Parameter(name, size, owners, tuple(split_branch(text) for text in branches), precision))
         return found
+
+    def _bits(self, weight: str, kept: range, blockwise: bool) -> float:
+        """Bits per entry of a quantized weight in the file."""
+        quantizer = self.quantizers[weight]
+        in_blocks = block_bits(quantizer.levels(kept)) if blockwise and not quantizer.is_float(kept) else None
+        return quantizer.bits(kept) if in_blocks is None else in_blocks + OVERHEAD_BITS
 
     def slice(
         self, subnet: Subnet, statistics: Statistics | None = None, *, ranges: Ranges | None = None, pad: int = 1
@@ -252,6 +284,8 @@ class _Slicer:
         graph = model.graph
         graph.name = source.graph.name
         weights = self._quantize(arrays)
+        if ranges is not None:
+            nodes, arrays = blockwise_form(nodes, arrays, weights, self.supernet.blockwise)
         if ranges is not None and weights:
             form = IntegerForm(nodes, arrays, weights, ranges, self.graph.output)
             nodes, arrays, weights = form.build(self.graph.input), form.arrays, form.weights
@@ -267,6 +301,7 @@ class _Slicer:
         graph.input.extend(source.graph.input)
         graph.output.extend(source.graph.output)
         raise_opset(model)
+        import_domain(model)
         return model
 
     def weights(self, names: set[str]) -> dict[str, NDArray[np.float32]]:

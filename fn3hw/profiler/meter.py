@@ -57,7 +57,7 @@ class Meter:
         self._profile = profile
         self._effort = effort or Effort(**settings["effort"])
         self._runtime = Runtime(**{**settings["runtime"], "providers": tuple(settings["runtime"]["providers"])})
-        full = network.deployed(network.space.parse(profile.reference.subnet))
+        full = network.with_blockwise(profile.blockwise).deployed(network.space.parse(profile.reference.subnet))
         self._reference: bytes = full.SerializeToString(deterministic=True)
         self._owned = not isinstance(device, Session)
         self._session = device if isinstance(device, Session) else connect(device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,6 +42,12 @@ class Sliceable(Protocol):
 
     def deployed(self, subnet: Subnet) -> onnx.ModelProto:
         """The subnet as a file of its own, as it runs on a device."""
+
+    def blockwise_layers(self) -> Sequence[str]:
+        """Linear layers that may compute on integers in blocks; what is faster is up to the device."""
+
+    def with_blockwise(self, layers: Iterable[str]) -> Sliceable:
+        """The network with these layers on blocks."""
 
     def units(self) -> Mapping[str, Sequence[str]]:
         """Per node the gates that decide its shape or existence."""
@@ -145,14 +151,16 @@ class _Work:
         self.network, self.session, self.effort, self.runtime, self.seed = network, session, effort, runtime, seed
         self.device: Device = session.device
         self.reference = network.space.full()
-        self.settings = {"effort": effort.to_json(), "runtime": runtime.to_json(), "clock": runtime.clock, "seed": seed}
-        belongs_to = {"device": self.device.key, "network": network.architecture, "settings": self.settings}
+        settings = {"effort": effort.to_json(), "runtime": runtime.to_json(), "clock": runtime.clock, "seed": seed}
+        self.settings: dict[str, Any] = settings
+        belongs_to = {"device": self.device.key, "network": network.architecture, "settings": settings}
         self.journal = Journal(journal, belongs_to)
         self._progress = progress
         self._start = time.monotonic()
         self._steps = 0
 
     def run(self, subnets: Sequence[Subnet]) -> None:
+        self._choose_blockwise()
         ids = {subnet.id for subnet in subnets}
         have = [one for one in self.journal.rounds if one.subnet in ids]
         total = len(ids) * (self.effort.rounds + 1)
@@ -172,9 +180,31 @@ class _Work:
             total = max(total, done)  # rounds that disagree get further ones
             self._tell("rounds", done, total)
 
+    def _choose_blockwise(self) -> None:
+        """Which linear layers this device computes faster on blocks: each alone, against none."""
+        space = self.network.space
+        bits = {gate.name: (gate.min_kept + gate.size) // 2 for gate in space if gate.level == "bit"}
+        subnet = space.from_counts(bits)  # the rest is whole
+        ratios: dict[str, tuple[float, float]] = {}
+        if layers := self.network.blockwise_layers():
+            files = {f"blockwise {layer}": self.network.with_blockwise([layer]) for layer in layers}
+            candidates = [
+                Candidate(subnet=key, model=lambda n=n: _file(n, subnet))  # type: ignore[misc]
+                for key, n in files.items()
+            ]
+            for one in measure_rounds(
+                self.session, _file(self.network, subnet), candidates,
+                effort=self.effort, runtime=self.runtime, seed=self.seed, done=self.journal.rounds,
+            ):  # fmt: skip
+                self.journal.add_round(one)
+            for layer, key in zip(layers, files, strict=True):
+                samples = [one.samples for one in self.journal.rounds if one.subnet == key]
+                ratios[layer] = statistics.interval(samples, seed=self.seed)
+            self.network = self.network.with_blockwise(layer for layer in layers if ratios[layer][1] < 1)
+        self.settings = {**self.settings, "blockwise": ratios}
+
     def model(self, subnet: Subnet) -> bytes:
-        data: bytes = self.network.deployed(subnet).SerializeToString(deterministic=True)
-        return data
+        return _file(self.network, subnet)
 
     def _details(self, subnet: Subnet) -> dict[str, Any]:
         """Kernel times and memory, each in a process of its own: both would disturb the timing."""
@@ -197,6 +227,11 @@ class _Work:
             elapsed = time.monotonic() - self._start
             left = elapsed / self._steps * (total - done)
             self._progress(Progress(stage=stage, done=done, total=total, elapsed_s=elapsed, remaining_s=left))
+
+
+def _file(network: Sliceable, subnet: Subnet) -> bytes:
+    data: bytes = network.deployed(subnet).SerializeToString(deterministic=True)
+    return data
 
 
 def _profile(work: _Work, fit: Sequence[Subnet], tests: Sequence[Subnet], name: str) -> Profile:

@@ -114,7 +114,9 @@ class Profile(_Part):
     command: str = Field(description="How the device was reached.")
     device: dict[str, Any] = Field(description="The device key: profiles are mixed only where it is the same.")
     state: dict[str, Any] = Field(description="What the device was like, for information.")
-    settings: dict[str, Any] = Field(description="Effort, runtime options, seed.")
+    settings: dict[str, Any] = Field(
+        description="Effort, runtime options, seed, and per linear layer the 90% interval of its time on blocks."
+    )
     network: Network
     reference: Reference
     measurements: tuple[Measurement, ...] = Field(min_length=1)
@@ -146,6 +148,11 @@ class Profile(_Part):
     def held_out(self) -> tuple[Measurement, ...]:
         """The measurements kept to test a cost model on."""
         return tuple(m for m in self.measurements if m.role == "holdout")
+
+    @property
+    def blockwise(self) -> tuple[str, ...]:
+        """Linear layers that the device computes faster on blocks of packed integers; they were measured so."""
+        return tuple(layer for layer, (_, high) in self.settings.get("blockwise", {}).items() if high < 1)
 
     def check_network(self, digest: str) -> None:
         """Raise `ProfileError` unless the profile was measured with this network, whatever its weights' values."""

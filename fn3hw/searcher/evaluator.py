@@ -100,6 +100,7 @@ class Evaluator:
             "batch_size": self._batch_size,
             "onnxruntime": onnxruntime.__version__,
             **({"calibration": _digest(self._calibration)} if self._calibration is not None else {}),
+            **({"blockwise": sorted(self._supernet.blockwise)} if self._supernet.blockwise else {}),
         }
         text = json.dumps(settings, sort_keys=True)
         return f"{self._supernet.digest[:16]}:{hashlib.sha256(text.encode()).hexdigest()[:16]}"

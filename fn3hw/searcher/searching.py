@@ -86,6 +86,7 @@ def search(
         profile = found
     if profile is not None:
         profile.check_network(supernet.architecture)
+        supernet = supernet.with_blockwise(profile.blockwise)
     if moments is None:
         moments = Moments.collect(supernet, data.arrays("train", _MOMENT_IMAGES)[0], threads=threads)
     # Quantized weights are evaluated as the integers that they are.
@@ -137,6 +138,8 @@ def device_label(profile: Profile) -> str:
 def exporter_of(supernet: Supernet, data: SearchData, profile: Profile | None) -> Exporter:
     """Writes files with batch norm recalibrated on training images, and measures them against the profile."""
     images = data.arrays("train", _RECALIBRATION_IMAGES)[0]
+    if profile is not None:
+        supernet = supernet.with_blockwise(profile.blockwise)
 
     def parity(network: Supernet, subnet: Subnet, statistics: Statistics, model: Any) -> float:
         return masked_difference(network, subnet, statistics, model, images[:_PARITY_IMAGES])

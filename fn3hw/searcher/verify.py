@@ -36,7 +36,8 @@ class ProfiledMeter:
         profile.check_network(supernet.architecture)
         self._profile = profile
         self._rounds = rounds
-        self._reference = supernet.deployed(supernet.space.parse(profile.reference.subnet)).SerializeToString()
+        full = supernet.space.parse(profile.reference.subnet)
+        self._reference = supernet.with_blockwise(profile.blockwise).deployed(full).SerializeToString()
         settings = profile.settings
         self._effort = Effort(**settings["effort"]).to_json()
         self._runtime = Runtime(**{**settings["runtime"], "providers": tuple(settings["runtime"]["providers"])})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,13 @@ class FakeSupernet:
         self.space = SearchSpace(
             [Gate("stem", "channel", channels, 2), Gate("branch", "layer", 1, 0), Gate("hidden", "neuron", hidden, 1)]
         )
+
+    def blockwise_layers(self) -> tuple[str, ...]:
+        return ()
+
+    def with_blockwise(self, layers: Iterable[str]) -> FakeSupernet:
+        assert not list(layers)
+        return self
 
     def units(self) -> dict[str, tuple[str, ...]]:
         return {"conv": ("stem",), "conv2": ("stem", "branch[0]"), "fc": ("stem", "hidden"), "out": ("hidden",)}

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
+import onnx
 import pytest
 
 from fn3hw.errors import DeviceError, ProfileError
 from fn3hw.profiler.device import Session
 from fn3hw.profiler.measuring import Effort
 from fn3hw.profiler.profiling import Progress, profile
+from fn3hw.profiler.record import Profile
+from fn3hw.space.subnet import Subnet
 from tests.profiler.fake import FakeSupernet
 
 
@@ -93,3 +97,38 @@ def test_a_lost_device_keeps_what_was_measured(network: FakeSupernet, quick: Eff
     steps: list[Progress] = []
     profile(network, "local", 3, effort=quick, journal=path, progress=steps.append)
     assert steps[0].done == 5
+
+
+class Choosing(FakeSupernet):
+    """Its linear layers have two forms: of ``fc`` the other one is faster, of ``out`` it is slower."""
+
+    def __init__(self, layers: Iterable[str] = ()) -> None:
+        self.layers = tuple(layers)
+        super().__init__(channels=32)
+
+    def blockwise_layers(self) -> tuple[str, ...]:
+        return "fc", "out"
+
+    def with_blockwise(self, layers: Iterable[str]) -> FakeSupernet:
+        return Choosing(layers)
+
+    def deployed(self, subnet: Subnet) -> onnx.ModelProto:
+        change = {"fc": {"stem": 8}, "out": {"stem": 32}}
+        counts = {name: n for layer in self.layers for name, n in change[layer].items()}
+        usual = {"stem": 16} if subnet == self.space.full() else {}
+        return super().deployed(self.space.from_counts({**subnet.counts, **usual, **counts}))
+
+
+def test_linear_layers_run_in_blocks_where_the_device_is_faster_so(
+    local: Session, quick: Effort, tmp_path: Path
+) -> None:
+    path = tmp_path / "journal.jsonl"
+    found = profile(Choosing(), local, 2, effort=quick, journal=path)
+    assert found.blockwise == ("fc",)
+    full = found.measurements[0]
+    assert full.subnet == found.space.full().id
+    assert full.size_bytes == len(Choosing(["fc"]).deployed(found.space.full()).SerializeToString())
+    assert Profile.from_text(found.to_text()).blockwise == ("fc",)
+    steps: list[Progress] = []
+    again = profile(Choosing(), local, 2, effort=quick, journal=path, progress=steps.append)
+    assert not steps and again.settings == found.settings
