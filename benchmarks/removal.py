@@ -113,7 +113,7 @@ class Judge:
         """In percent."""
         if subnet not in self.found:
             supernet = self.opened.supernet
-            model = supernet.slice(subnet, recalibrate(supernet, subnet, self.images))
+            model = supernet.slice(subnet, recalibrate(supernet, subnet, self.images), packed=False)
             accuracy = onnx_accuracy(model.SerializeToString(), self.opened.data, "test", limit=self.limit)
             self.found[subnet] = accuracy
         return self.found[subnet]

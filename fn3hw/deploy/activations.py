@@ -7,7 +7,7 @@ What range each tensor has is found by running the subnet on training images.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -36,12 +36,16 @@ SAMPLE = 2**15
 Array = NDArray[np.generic]
 
 
-def activation_ranges(model: onnx.ModelProto, images: FloatArray, *, batch_size: int = 128) -> Ranges:
+def activation_ranges(
+    model: onnx.ModelProto, images: FloatArray, *, integers: Collection[str] | None = None, batch_size: int = 128
+) -> Ranges:
     """Ranges of all tensors that integers are to stand for.
 
     Args:
-        model: a subnet, with integer weights.
+        model: a subnet.
         images: normalised images (N, C, H, W), some hundreds.
+        integers: weights that are integers in the file, where the model has them as the numbers that they stand for
+            (`Supernet.integer_weights`); by default those that the model dequantizes.
         batch_size: images per pass.
 
     Raises:
@@ -51,7 +55,7 @@ def activation_ranges(model: onnx.ModelProto, images: FloatArray, *, batch_size:
     shape = tuple(d.dim_value for d in graph.input[0].type.tensor_type.shape.dim)[1:]
     if images.shape[1:] != shape or not len(images):
         raise InputError(f"The calibration images have shape {images.shape[1:]}, the network takes {shape}.")
-    found = borders(graph.node, _weights(model), graph.output[0].name)
+    found = borders(graph.node, _weights(model) if integers is None else integers, graph.output[0].name)
     watched = [name for name in found if name != graph.input[0].name]
     probe = onnx.ModelProto()
     probe.CopyFrom(model)
@@ -81,7 +85,7 @@ def _weights(model: onnx.ModelProto) -> set[str]:
     return {node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
 
 
-def borders(nodes: Iterable[onnx.NodeProto], weights: set[str], output: str) -> list[str]:
+def borders(nodes: Iterable[onnx.NodeProto], weights: Collection[str], output: str) -> list[str]:
     """The tensors that quantized layers, and the sums between them, read and write."""
     nodes = list(nodes)
     made = {name for node in nodes for name in node.output}

@@ -32,7 +32,8 @@ def calibrated(
     supernet: Supernet, subnet: Subnet, statistics: Statistics | None, images: FloatArray
 ) -> onnx.ModelProto:
     """The file of a subnet with given batch norm; its quantized layers compute on integers."""
-    model = supernet.slice(subnet, statistics)
     if not supernet.quantizers:
-        return model
-    return supernet.slice(subnet, statistics, ranges=activation_ranges(model, images))
+        return supernet.slice(subnet, statistics)
+    twin = supernet.slice(subnet, statistics, packed=False)
+    ranges = activation_ranges(twin, images, integers=supernet.integer_weights(subnet))
+    return supernet.slice(subnet, statistics, ranges=ranges)

@@ -234,7 +234,7 @@ class _Collector:
         self.sums: dict[str, tuple[Float64, Float64, Float64, Float64]] = {}
 
     def add(self, subnet: Subnet, images: FloatArray, threads: int | None) -> None:
-        model = self.supernet.slice(subnet)
+        model = self.supernet.slice(subnet, packed=False)
         present = {node.name: node for node in model.graph.node}
         watched = [norm for norm in self.norms if norm.operation in present]
         sources = list(dict.fromkeys(present[str(norm.operation)].input[0] for norm in watched))

@@ -41,7 +41,7 @@ def recalibrate(
         InputError: the images have another shape than the network's input.
     """
     check_images(supernet, images)
-    statistics, _ = observe(supernet.slice(subnet), images, batch_size=batch_size, threads=threads)
+    statistics, _ = observe(supernet.slice(subnet, packed=False), images, batch_size=batch_size, threads=threads)
     return statistics
 
 

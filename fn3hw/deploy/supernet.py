@@ -186,8 +186,19 @@ class Supernet:
         in_blocks = block_bits(quantizer.levels(kept)) if blockwise and not quantizer.is_float(kept) else None
         return quantizer.bits(kept) if in_blocks is None else in_blocks + OVERHEAD_BITS
 
+    def integer_weights(self, subnet: Subnet) -> frozenset[str]:
+        """Names of the weights that are integers in a subnet's file, as far as the subnet has them."""
+        kept = {gate.name: subnet.blocks(gate.name) for gate in self.space if gate.level == "bit"}
+        return frozenset(name for name, one in self.quantizers.items() if not one.is_float(kept[one.gate]))
+
     def slice(
-        self, subnet: Subnet, statistics: Statistics | None = None, *, ranges: Ranges | None = None, pad: int = 1
+        self,
+        subnet: Subnet,
+        statistics: Statistics | None = None,
+        *,
+        ranges: Ranges | None = None,
+        pad: int = 1,
+        packed: bool = True,
     ) -> onnx.ModelProto:
         """The subnet as an ONNX model of its own, without what a zero gate makes dead.
 
@@ -200,11 +211,13 @@ class Supernet:
             ranges: of the activations (`fn3hw.deploy.activation_ranges`): quantized layers then compute on integers.
             pad: fill numbers of channels and neurons up to a multiple of this with ones that nothing reads, as far as
                 the network has them. The output is the same; it may come sooner. Quantized networks are not padded.
+            packed: write integer weights as such. If not, they are the fp32 numbers that the integers stand for: the
+                output is the same up to rounding, and without ``ranges`` it comes several times sooner.
 
         Raises:
             InputError: the subnet is of another space, or statistics or ranges do not fit it.
         """
-        return _Slicer(self, subnet, statistics or {}, pad=1 if self.quantizers else pad).model(ranges)
+        return _Slicer(self, subnet, statistics or {}, pad=1 if self.quantizers else pad).model(ranges, packed=packed)
 
     def deployed(self, subnet: Subnet) -> onnx.ModelProto:
         """The subnet as it runs on a device, to measure time and memory with; not for its outputs.
@@ -271,7 +284,7 @@ class _Slicer:
         self.substitutes = self.graph.bypass(self.dropped)
         self.scales: dict[str, Array] = {}
 
-    def model(self, ranges: Ranges | None = None) -> onnx.ModelProto:
+    def model(self, ranges: Ranges | None, *, packed: bool) -> onnx.ModelProto:
         live = self.graph.live(self.dropped)
         self._fold_gates(live)
         nodes = [self._node(index) for index in sorted(live) if not self._is_folded(index)]
@@ -283,7 +296,7 @@ class _Slicer:
         model = onnx.ModelProto(ir_version=source.ir_version, producer_name="fn3hw", opset_import=source.opset_import)
         graph = model.graph
         graph.name = source.graph.name
-        weights = self._quantize(arrays)
+        weights = self._quantize(arrays, packed=packed)
         if ranges is not None:
             nodes, arrays = blockwise_form(nodes, arrays, weights, self.supernet.blockwise)
         if ranges is not None and weights:
@@ -315,18 +328,19 @@ class _Slicer:
             arrays[name] = quantizer.values(arrays[name].astype(np.float32), self.subnet.blocks(quantizer.gate))
         return {node.name: arrays[node.input[1]].astype(np.float32, copy=False) for node in nodes}
 
-    def _quantize(self, arrays: dict[str, Array]) -> dict[str, IntegerWeight]:
+    def _quantize(self, arrays: dict[str, Array], *, packed: bool) -> dict[str, IntegerWeight]:
         """Takes the weights that are integers in this subnet out of ``arrays``; quantized fp32 ones stay there."""
         found = {}
+        integers = self.supernet.integer_weights(self.subnet) if packed else ()
         for name in [name for name in arrays if name in self.supernet.quantizers]:
             quantizer = self.supernet.quantizers[name]
             blocks, weight = self.subnet.blocks(quantizer.gate), arrays[name].astype(np.float32, copy=False)
-            if quantizer.is_float(blocks):
+            if name not in integers:
                 arrays[name] = quantizer.values(weight, blocks)
                 continue
             del arrays[name]
-            integers, scale = quantizer.integers(weight, blocks), np.array(quantizer.step, dtype=np.float32)
-            found[name] = IntegerWeight(integers, quantizer.levels(blocks), scale)
+            scale = np.array(quantizer.step, dtype=np.float32)
+            found[name] = IntegerWeight(quantizer.integers(weight, blocks), quantizer.levels(blocks), scale)
         return found
 
     def _fold_gates(self, live: set[int]) -> None:

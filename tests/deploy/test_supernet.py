@@ -141,6 +141,23 @@ def test_ranges_of_another_subnet_are_refused() -> None:
 
 @settings(deadline=None, max_examples=20)
 @given(st.data())
+def test_integers_and_the_numbers_that_they_stand_for_are_one_network(data: st.DataObject) -> None:
+    _, supernet = quantized()
+    subnet, x = data.draw(subnets(supernet.space)), images(16)
+    packed, plain = supernet.slice(subnet), supernet.slice(subnet, packed=False)
+    expected, found = (open_session(model).run(None, {"input": x})[0] for model in (packed, plain))
+    assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
+    assert {node.op_type for node in plain.graph.node}.isdisjoint({"DequantizeLinear", "Gather"})
+    ranges, again = (
+        activation_ranges(model, x, integers=integers)
+        for model, integers in ((packed, None), (plain, supernet.integer_weights(subnet)))
+    )
+    assert ranges.keys() == again.keys()
+    assert all(again[name] == pytest.approx(ends, rel=1e-4, abs=1e-5) for name, ends in ranges.items())
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.data())
 def test_the_bytes_of_a_subnet_follow_from_its_counts(data: st.DataObject) -> None:
     supernet = data.draw(st.sampled_from((zoo_supernet(), resnext_supernet(), quantized()[1])))
     subnet = supernet.space.random(np.random.default_rng(data.draw(st.integers(0, 2**32 - 1))), prefix=True)
