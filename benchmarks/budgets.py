@@ -14,7 +14,7 @@ from report import report
 
 from fn3hw.cli.console import Console
 from fn3hw.cli.runs import OpenRun
-from fn3hw.searcher.verify import ProfiledMeter
+from fn3hw.profiler import Meter
 
 
 def main() -> None:
@@ -27,11 +27,11 @@ def main() -> None:
     high = max(point.latency_ms for point in atlas.points)
     budgets = np.sort(np.random.default_rng(0).uniform(low, high, count))
     rows = []
-    with tempfile.TemporaryDirectory() as scratch, ProfiledMeter(opened.supernet, measured, "local") as meter:
+    with tempfile.TemporaryDirectory() as scratch, Meter(opened.supernet, measured, "local") as meter:
         for number, budget in enumerate(budgets):
             path = Path(scratch) / f"{number}.onnx"
             exported = atlas.lookup(latency_ms=float(budget)).export(path, verify_on="local")
-            again = meter.latency_ms(path.read_bytes())
+            again = meter.time(path.read_bytes()).latency_ms
             row = {
                 "budget_ms": float(budget),
                 "measured_ms": exported.measured_latency_ms,

@@ -17,8 +17,8 @@ from report import report
 from fn3hw.cli.console import Console
 from fn3hw.cli.runs import OpenRun
 from fn3hw.cost import fit_cost
+from fn3hw.profiler import Meter
 from fn3hw.searcher import Heuristic
-from fn3hw.searcher.verify import ProfiledMeter
 
 LATENCIES = (0.7, 0.5, 0.4, 0.3, 0.25)
 SIZES = (0.7, 0.5, 0.25, 0.15, 0.1)
@@ -44,8 +44,8 @@ def main() -> None:
     }
     print("measuring", file=sys.stderr, flush=True)
     rows = {}
-    with ProfiledMeter(opened.supernet, measured, "local") as meter:
-        judge, full_ms = Judge(opened, meter), measured.reference.latency_ms
+    with Meter(opened.supernet, measured, "local") as meter:
+        judge, full_ms = Judge(opened, measured, meter), measured.reference.latency_ms
         full_file, full_accuracy = judge.file(space.full())
         full_mib = len(full_file) / (1 << 20)
         for levels in (space.levels, *alone):

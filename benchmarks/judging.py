@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from fn3hw.cli.runs import OpenRun, onnx_accuracy
 from fn3hw.cost import CostModel
 from fn3hw.deploy import finish
-from fn3hw.profiler import Profile
+from fn3hw.profiler import Meter, Profile
 from fn3hw.searcher import Atlas, Heuristic, search
-from fn3hw.searcher.verify import ProfiledMeter
 from fn3hw.space import Subnet
 
 CALIBRATION_IMAGES = 2048
@@ -20,8 +19,9 @@ _MIB = 1 << 20
 class Judge:
     """Measures and tests files of subnets, each once."""
 
-    def __init__(self, opened: OpenRun, meter: ProfiledMeter) -> None:
+    def __init__(self, opened: OpenRun, profile: Profile, meter: Meter) -> None:
         self.opened, self.meter = opened, meter
+        self.supernet = opened.supernet.with_blockwise(profile.blockwise)
         self.images = opened.data.arrays("train", CALIBRATION_IMAGES)[0]
         self.files: dict[Subnet, tuple[bytes, float]] = {}
         self.latency: dict[Subnet, float] = {}
@@ -45,13 +45,13 @@ class Judge:
     def latency_ms(self, subnet: Subnet) -> float:
         """Measured latency of a subnet's file."""
         if subnet not in self.latency:
-            self.latency[subnet] = self.meter.latency_ms(self.file(subnet)[0])
+            self.latency[subnet] = self.meter.time(self.file(subnet)[0]).latency_ms
         return self.latency[subnet]
 
     def file(self, subnet: Subnet) -> tuple[bytes, float]:
         """A subnet's file, batch norm and activations calibrated by data, and its test accuracy."""
         if subnet not in self.files:
-            model = finish(self.opened.supernet, subnet, self.images)[0].SerializeToString()
+            model = finish(self.supernet, subnet, self.images)[0].SerializeToString()
             self.files[subnet] = model, onnx_accuracy(model, self.opened.data, "test")
         return self.files[subnet]
 

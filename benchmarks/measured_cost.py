@@ -23,8 +23,8 @@ from report import report
 from fn3hw.cli.console import Console
 from fn3hw.cli.runs import OpenRun
 from fn3hw.cost import fit_cost
+from fn3hw.profiler import Meter
 from fn3hw.searcher import Heuristic
-from fn3hw.searcher.verify import ProfiledMeter
 
 SHARES = (0.8, 0.7, 0.6, 0.5, 0.35)
 WAYS = ("latency", "blocks")
@@ -40,8 +40,8 @@ def main() -> None:
     every = opened.supernet.space.levels
     spent: list[int] = []
     figures = {}
-    with ProfiledMeter(opened.supernet, measured, "local") as meter:
-        judge, full_ms = Judge(opened, meter), measured.reference.latency_ms
+    with Meter(opened.supernet, measured, "local") as meter:
+        judge, full_ms = Judge(opened, measured, meter), measured.reference.latency_ms
 
         def table(way: str, levels: tuple[str, ...]) -> Array:
             """Test accuracy per seed and share."""

@@ -11,14 +11,14 @@ import numpy as np
 
 from fn3hw.deploy import Moments, Statistics, Supernet, as_supernet
 from fn3hw.errors import InputError
-from fn3hw.profiler import Profile
+from fn3hw.profiler import Meter, Profile
 from fn3hw.searcher.api import CostBy, OnProgress, run_search
 from fn3hw.searcher.atlas import Atlas, Provenance
 from fn3hw.searcher.evaluator import Evaluator
 from fn3hw.searcher.export import Exporter, FinishedFile
 from fn3hw.searcher.heuristic import Heuristic
 from fn3hw.searcher.ports import CostPredictor, Executor, SearchData
-from fn3hw.searcher.verify import ProfiledMeter, masked_difference
+from fn3hw.searcher.verify import masked_difference
 from fn3hw.space.files import sha256
 from fn3hw.space.subnet import Subnet
 
@@ -144,9 +144,9 @@ def exporter_of(supernet: Supernet, data: SearchData, profile: Profile | None) -
     def parity(network: Supernet, subnet: Subnet, statistics: Statistics, model: Any) -> float:
         return masked_difference(network, subnet, statistics, model, images[:_PARITY_IMAGES])
 
-    def meter(device: str) -> ProfiledMeter:
+    def meter(device: str) -> Meter:
         if profile is None:
             raise InputError("A file can be measured against a profile only.", hint="Pass profile= to search.")
-        return ProfiledMeter(supernet, profile, device)
+        return Meter(supernet, profile, device)
 
     return Exporter(FinishedFile(supernet, images, parity=parity), meter)

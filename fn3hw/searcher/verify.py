@@ -1,8 +1,7 @@
-"""Checks of an exported file: against the masked supernet, and on the device against the profile's reference."""
+"""Whether a file says what the masked supernet says."""
 
 from __future__ import annotations
 
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -12,65 +11,7 @@ from onnx import numpy_helper
 
 from fn3hw.deploy import Statistics, Supernet, compare_outputs
 from fn3hw.deploy.runtime import open_session
-from fn3hw.errors import ProfileError
-from fn3hw.profiler import Effort, Profile, Runtime, Session, connect
-from fn3hw.profiler.statistics import ratio
 from fn3hw.space.subnet import Subnet
-
-
-class ProfiledMeter:
-    """Measures files on the device of a profile, relative to the profile's reference subnet and in its milliseconds.
-
-    Args:
-        supernet: the network that was profiled.
-        profile: the profile.
-        device: name or command of the device.
-        rounds: fresh processes per file; their ratios are pooled.
-
-    Raises:
-        ProfileError: the profile is of another network, or the device is another one than it was measured on.
-        DeviceError: the device cannot be reached or used.
-    """
-
-    def __init__(self, supernet: Supernet, profile: Profile, device: str = "local", *, rounds: int = 3) -> None:
-        profile.check_network(supernet.architecture)
-        self._profile = profile
-        self._rounds = rounds
-        full = supernet.space.parse(profile.reference.subnet)
-        self._reference = supernet.with_blockwise(profile.blockwise).deployed(full).SerializeToString()
-        settings = profile.settings
-        self._effort = Effort(**settings["effort"]).to_json()
-        self._runtime = Runtime(**{**settings["runtime"], "providers": tuple(settings["runtime"]["providers"])})
-        self._session: Session = connect(device)
-        if self._session.device.id != profile.device_id:
-            self.close()
-            raise ProfileError(
-                f"The profile was measured on another device, or with other settings, than {device!r} is.",
-                hint="Measure this one: fn3hw profile RUN --output FILE",
-            )
-
-    def __enter__(self) -> ProfiledMeter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """End the session with the device."""
-        self._session.close()
-
-    def latency_ms(self, model: bytes) -> float:
-        """See `fn3hw.searcher.export.Meter`."""
-        samples = []
-        for seed in range(self._rounds):
-            raw = self._session.measure(
-                reference=self._reference, candidate=model, plan=self._effort, runtime=self._runtime, seed=seed
-            )
-            clock = "cpu_ns" if self._runtime.clock == "cpu" else "ns"
-            samples.append((raw[f"reference_{clock}"], raw[f"candidate_{clock}"]))
-        return float(ratio(samples)) * self._profile.reference.latency_ms
 
 
 def masked_difference(

@@ -173,7 +173,7 @@ def quantize(scaled: torch.Tensor, schedule: Schedule, blocks: Collection[int]) 
         table.append(reached)
     levels = torch.tensor(table, device=scaled.device, dtype=scaled.dtype)
     thresholds = torch.tensor(schedule.thresholds, device=scaled.device, dtype=scaled.dtype)
-    return levels[torch.bucketize(scaled.abs(), thresholds)] * scaled.sign()
+    return levels[torch.bucketize(scaled.abs().contiguous(), thresholds)] * scaled.sign()
 
 
 class _Hard(torch.autograd.Function):
