@@ -188,15 +188,16 @@ def figures(level: str, summary: pd.DataFrame) -> dict[str, Any]:
     mean = summary.pivot(index="removed", columns="curve", values="mean")
     removable = int(mean.index.max())
     half = mean.index[np.abs(mean.index - removable / 2).argmin()]
-    search = mean["ordered + search"]
-    inner = mean.loc[mean.index > 0]
-    above = [bool((inner["ordered + search"] >= inner[other]).all()) for other in mean.columns.drop("ordered + search")]
+    search, full = mean["ordered + search"], float(mean["ordered + random"].loc[0])
+    above = (mean.rsub(search, axis=0).drop(columns=search.name)).loc[mean.index > 0]
     return {
         "removable_blocks": removable,
-        "full_accuracy": float(search.loc[0]),
-        "lost_at_half": float(search.loc[0] - search.loc[half]),
+        "full_accuracy": full,
+        "full_accuracy_of_plain_training": float(mean["plain + random"].loc[0]),
+        "lost_at_half": full - float(search.loc[half]),
         "allowed_at_half": ALLOWED.get(level, 1.5),
-        "above_both_throughout": all(above),
+        "above_both_throughout": bool((above[["plain + random", "ordered + random"]] >= 0).all(axis=None)),
+        "least_and_mean_lead_over": {name: [above[name].min(), above[name].mean()] for name in above},
         "evaluations_of_random_removal_here": REPEATS * len(mean),
         "evaluations_of_random_removal_in_the_paper": PAPER_REPEATS * removable,
         "evaluations_of_the_search": EVALUATIONS,

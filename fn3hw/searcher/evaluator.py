@@ -109,7 +109,7 @@ class Evaluator:
         """Top-1 accuracy in percent. An image for which the network returns no finite number counts as wrong."""
         statistics = self._moments.statistics(subnet) if self._moments is not None else None
         if self._calibration is None:
-            model = self._supernet.slice(subnet, statistics, pad=_PAD)
+            model = self._supernet.slice(subnet, statistics, pad=_PAD, packed=False)
         else:
             model = calibrated(self._supernet, subnet, statistics, self._calibration)
         session = onnxruntime.InferenceSession(
