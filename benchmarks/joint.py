@@ -46,8 +46,8 @@ def main() -> None:
     rows = {}
     with Meter(opened.supernet, measured, "local") as meter:
         judge, full_ms = Judge(opened, measured, meter), measured.reference.latency_ms
-        full_file, full_accuracy = judge.file(space.full())
-        full_mib = len(full_file) / (1 << 20)
+        full_accuracy = judge.accuracy(space.full())
+        full_mib = len(judge.file(space.full())) / (1 << 20)
         for levels in (space.levels, *alone):
             rows[" + ".join(levels)] = {
                 "at_latency": [judge.at_latency(atlases[levels, "latency"], share * full_ms) for share in LATENCIES],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -70,10 +71,11 @@ class OpenRun:
         limit = max(256, MOMENT_BYTES // (4 * math.prod(self.supernet.input_shape)))
         images = self.data.arrays("train", limit)[0]
         with self.console.progress("collecting batch-norm moments") as ticker:
+            started = time.monotonic()
             moments = Moments.collect(
                 self.supernet,
                 images,
-                progress=lambda done, total: ticker.tick(done, total, None),
+                progress=lambda n, total: ticker.tick(n, total, (time.monotonic() - started) / n * (total - n)),
             )
         moments.save(path)
         return moments
