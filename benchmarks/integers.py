@@ -2,7 +2,8 @@
 
 For random subnets with integer weights, with the same batch-norm statistics everywhere: a file with integer weights and
 activations in fp32 against torch with masks and quantized weights; and the final file, whose kernels compute on
-integers, against torch that also rounds its activations to 8 bits where the file does, and against torch that does not.
+integers, against torch that also rounds its activations to 8 bits and its biases where the file does, and against torch
+that does not. Torch computes in fp64: in fp32 its own rounding moves some activations across to the next integer.
 Usage: python benchmarks/integers.py RUN [SUBNETS]
 """
 
@@ -10,19 +11,22 @@ from __future__ import annotations
 
 import operator
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import onnx
 import torch
 from evaluator import trained_torch
+from onnx import numpy_helper
 from report import report
 from torch import nn
 
 from fn3hw.cli.console import Console
 from fn3hw.cli.runs import OpenRun
 from fn3hw.deploy import Statistics, Supernet, activation_ranges, recalibrate
-from fn3hw.deploy.activations import Ranges, quantization
+from fn3hw.deploy.activations import Ranges, bias_of, quantization
 from fn3hw.deploy.runtime import open_session
 from fn3hw.space import Nested, Subnet
 
@@ -54,7 +58,7 @@ class Border(nn.Module):
 def main() -> None:
     opened = OpenRun(Path(sys.argv[1]), Console(as_json=False))
     count = int(sys.argv[2]) if len(sys.argv) > 2 else 20
-    net, supernet = trained_torch(opened).eval(), opened.supernet
+    net, supernet = trained_torch(opened).eval().double(), opened.supernet
     borders = put_borders(net, supernet)
     images, _ = opened.data.arrays("test", IMAGES)
     calibration = opened.data.arrays("train", CALIBRATION)[0]
@@ -67,8 +71,10 @@ def main() -> None:
         ranges = activation_ranges(weights_only, calibration)
         set_statistics(net, supernet, subnet, statistics)
         exact = masked_logits(net, subnet, images, borders, {})
-        rounded = masked_logits(net, subnet, images, borders, ranges)
-        integer = logits(supernet.slice(subnet, statistics, ranges=ranges), images)
+        model = supernet.slice(subnet, statistics, ranges=ranges)
+        with rounded_biases(net, supernet, subnet, model):
+            rounded = masked_logits(net, subnet, images, borders, ranges)
+        integer = logits(model, images)
         row = {
             "subnet": subnet.id,
             **compared("integer_weights", logits(weights_only, images), exact),
@@ -136,7 +142,35 @@ def set_statistics(net: Nested, supernet: Supernet, subnet: Subnet, statistics: 
         ):
             cuts = supernet.graph.cuts.get(name)
             kept = np.flatnonzero(masks[cuts[0].gate]) if cuts else np.arange(len(buffer))
-            buffer[torch.from_numpy(kept)] = torch.from_numpy(values)
+            buffer[torch.from_numpy(kept)] = torch.from_numpy(values).double()
+
+
+@contextmanager
+def rounded_biases(net: Nested, supernet: Supernet, subnet: Subnet, model: onnx.ModelProto) -> Iterator[None]:
+    """Within the context, what torch adds to the products of a layer is what the file adds as integers."""
+    arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    modules, masks = dict(net.module.named_modules()), supernet.space.masks(subnet)
+    before = {name: parameter.detach().clone() for name, parameter in net.module.named_parameters()}
+    for node in supernet.graph.nodes:
+        name = bias_of(node.name)
+        if f"{name}/integers" not in arrays:
+            continue
+        added = torch.from_numpy(arrays[f"{name}/integers"] * arrays[f"{name}/scale"].astype(np.float64))
+        readers = [other for other in supernet.graph.nodes if node.output[0] in other.input]
+        norm = modules[readers[0].name] if readers and readers[0].op_type == "BatchNormalization" else None
+        cuts = supernet.graph.cuts.get(readers[0].input[1] if norm is not None else node.input[1], ())
+        own = next((cut.gate for cut in cuts if cut.layout.axis == 0), None)
+        kept = torch.from_numpy(np.flatnonzero(masks[own])) if own else slice(None)
+        if norm is not None:
+            added += (norm.running_mean * norm.weight / torch.sqrt(norm.running_var + norm.eps))[kept]
+        with torch.no_grad():
+            (norm or modules[node.name]).bias[kept] = added
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for name, parameter in net.module.named_parameters():
+                parameter.copy_(before[name])
 
 
 def masked_logits(
@@ -146,7 +180,7 @@ def masked_logits(
     for name, border in borders.items():
         border.range = ranges.get(name)
     with torch.no_grad(), net.active(subnet, sliced=False):
-        parts = torch.from_numpy(images).split(250)
+        parts = torch.from_numpy(images).double().split(250)
         return torch.cat([net(part.contiguous(memory_format=torch.channels_last)) for part in parts]).numpy()
 
 
