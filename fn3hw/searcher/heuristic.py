@@ -4,7 +4,9 @@ Each rung lowers the charged cost by a fixed share. From every trajectory, candi
 per trajectory are evaluated, and the K most accurate states that meet the rung go on. Half of the evaluations descend,
 the other half refine: at costs spread over the whole range, the best states known there are partly undone and walk down
 again. Half of a rung's candidates are drawn at random, as the paper does; the others are the ones that a surrogate,
-fitted on all evaluations so far, draws as best (Thompson sampling).
+fitted on all evaluations so far, draws as best (Thompson sampling). Where several levels move, the search first looks
+at each level by itself, all of its gates a third, two thirds, and all of the way down: what one level has to give away
+at once, such as full precision in every layer, single moves rarely find.
 
 With ``guided=0`` and ``refined=0`` this is the paper's plain form; charged by ``"blocks"`` it counts as the paper does.
 """
@@ -28,6 +30,8 @@ from fn3hw.searcher.surrogate import Scales, Surrogate
 _MIN_TO_FIT = 8
 _EPSILON = 1e-9
 _PARENTS = 4
+_LOWERED = (1 / 3, 2 / 3, 1.0)
+"""How far down its ladders a level is looked at by itself."""
 
 OnRung = Callable[[int, int], None]
 
@@ -110,8 +114,22 @@ class _Run:
         high, low = self.charge.of(np.stack([self.charge.sizes, self.bottom]))
         if not low < high * (1 - _EPSILON):
             return
+        if self.settings.guided:
+            self._look_at_levels()
         self._descend(float(high), float(low))
         self._refine(float(high), float(low))
+
+    def _look_at_levels(self) -> None:
+        """Evaluate states that lower the gates of one level and no other."""
+        ladders = list(zip(self.charge.space.gates, self.charge.ladders, strict=True))
+        moving = sorted({gate.level for gate, ladder in ladders if len(ladder) > 1})
+        states = [
+            [ladder[round(share * (len(ladder) - 1)) if gate.level == level else 0] for gate, ladder in ladders]
+            for level in moving
+            for share in _LOWERED
+        ]
+        if len(moving) > 1:
+            self.ledger.evaluate(np.array(states, dtype=np.int64))
 
     def _descend(self, high: float, low: float) -> None:
         """Rung by rung from the full network to the smallest."""

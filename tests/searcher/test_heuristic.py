@@ -159,3 +159,11 @@ def test_lookups_are_tight_over_the_range_of_latencies(tmp_path: Path) -> None:
 def test_settings_that_make_no_sense_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(InputError):
         Heuristic(**wrong)  # type: ignore[arg-type]
+
+
+def test_each_level_is_looked_at_by_itself(tmp_path: Path) -> None:
+    ledger, charge = searched(tmp_path, Heuristic(evaluations=40))
+    known = {state.tobytes() for state in ledger.states}
+    for level in SPACE.levels:
+        lowest = [charge.ladders[g][-1 if gate.level == level else 0] for g, gate in enumerate(SPACE)]
+        assert charge.canonical(np.array([lowest], dtype=np.int64))[0].tobytes() in known
