@@ -14,7 +14,7 @@ from fn3hw.cli.runs import onnx_accuracy
 from fn3hw.deploy import Supernet, export
 from fn3hw.errors import InputError
 from fn3hw.space import Nested
-from fn3hw.training import Recipe, Run, recipe_data, recipe_network
+from fn3hw.training import Recipe, Run, recipe_data, recipe_network, start_from
 from fn3hw.training import train as train_network
 from fn3hw.training.distributed import Ranks
 
@@ -106,6 +106,8 @@ def train_weights(run: Run, console: Console) -> Nested:
     """Train a run's network to its end; processes that share a training all call this, the first one reports."""
     data = recipe_data(run.recipe)
     net = recipe_network(run.recipe, data)
+    if run.recipe.network.start_from is not None:
+        start_from(net, Run.open(run.recipe.network.start_from))
     if Ranks.join().is_first:
         console.say(f"{run.folder}: {run.recipe.network.name}, {net.space.n_blocks} blocks in {len(net.space)} gates")
     with console.progress("training") as ticker:

@@ -9,7 +9,7 @@ before. So a checkpoint holds the network, the optimiser and torch's own random 
 that was killed ends with the same weights as one that was not.
 """
 
-from fn3hw.training.build import check_fits, recipe_data, recipe_network
+from fn3hw.training.build import check_fits, recipe_data, recipe_network, start_from
 from fn3hw.training.datasets import Augment, Data
 from fn3hw.training.loading import load_data
 from fn3hw.training.loop import Epoch, History, Progress, accuracy, train
@@ -30,5 +30,6 @@ __all__ = [
     "packaged_recipes",
     "recipe_data",
     "recipe_network",
+    "start_from",
     "train",
 ]

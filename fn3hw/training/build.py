@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import torch
 
-from fn3hw.errors import InputError
+from fn3hw.errors import InputError, RunError
 from fn3hw.space import networks
-from fn3hw.space.nested import Nested
+from fn3hw.space.nested import GATE_PREFIX, Nested
 from fn3hw.space.placing import Bits, nest
 from fn3hw.space.quantizer import Schedule
 from fn3hw.training.datasets import Data
 from fn3hw.training.loading import load_data
 from fn3hw.training.recipe import Quantization, Recipe
+from fn3hw.training.run import Run
 
 
 def recipe_data(recipe: Recipe) -> Data:
@@ -49,6 +50,23 @@ def recipe_network(recipe: Recipe, data: Data) -> Nested:
         one_layer_gate=settings.one_layer_gate,
         bits=bits,
     )
+
+
+def start_from(net: Nested, run: Run) -> None:
+    """Give a network the trained weights of a run; gates and quantizers may differ, the layers may not.
+
+    Raises:
+        RunError: the run is not trained to its end, or is of another network.
+    """
+    found, own = run.load_weights(), net.state_dict()
+    fits = {name: tensor for name, tensor in found.items() if name in own and own[name].shape == tensor.shape}
+    layers = (name for name in own if not name.startswith(GATE_PREFIX))
+    if missing := [name for name in layers if name not in fits]:
+        raise RunError(
+            f"The weights of {run.folder} are of another network: {', '.join(missing[:3])} differ.",
+            hint="Start from a run with the same network.name and network.options.",
+        )
+    net.load_state_dict(fits, strict=False)
 
 
 def check_fits(net: Nested, data: Data) -> None:

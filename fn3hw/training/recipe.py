@@ -48,6 +48,7 @@ class Network(_Section):
         beta: scale kept blocks by their keep probability in evaluation (paper, sec. 2.2).
         one_layer_gate: all residual branches form one gate; otherwise those of each residual stream do.
         bits: how weights are quantized, where ``levels`` has ``bit``.
+        start_from: a run folder whose trained weights the training starts from; absent: fresh ones.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Network(_Section):
     beta: bool = False
     one_layer_gate: bool = False
     bits: Quantization | None = None
+    start_from: str | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
-from fn3hw.training import Recipe, recipe_network
+import pytest
+import torch
+
+from fn3hw.errors import RunError
+from fn3hw.training import Recipe, Run, recipe_network, start_from
 from tests.training.conftest import make_data
 
 PAPER = {
@@ -36,3 +40,24 @@ def test_the_papers_channels_keep_35_percent() -> None:
     assert len(hidden) == 17
     assert sorted(set(names) - set(hidden)) == ["features.1.conv.1", "features.17.conv.2", "features.18.0"]
     assert all(gate.min_kept == -(-gate.size * 35 // 100) for gate in net.space)
+
+
+def test_a_training_starts_from_the_weights_of_another_run(tmp_path: Path) -> None:
+    data = make_data(n_classes=10, shape=(1, 28, 28))
+    options = {"hidden": [16, 8]}
+    recipe = Recipe.load("removal/neuron").replace(network={"options": options})
+    before = recipe_network(recipe.replace(seed=1), data)
+    run = Run.create(tmp_path / "before", recipe)
+    net = recipe_network(recipe.replace(network={"options": options, "levels": ["neuron", "bit"]}), data)
+    with pytest.raises(RunError, match="not trained"):
+        start_from(net, run)
+    run.save_weights(before.state_dict())
+    start_from(net, run)
+    x = torch.rand(4, 1, 28, 28)
+    with net.unquantized():
+        assert torch.equal(net.eval()(x), before.eval()(x))
+    wider = recipe_network(recipe.replace(network={"options": {"hidden": [16, 9]}}), data)
+    untouched = {name: tensor.clone() for name, tensor in wider.state_dict().items()}
+    with pytest.raises(RunError, match="another network"):
+        start_from(wider, run)
+    assert all(torch.equal(tensor, untouched[name]) for name, tensor in wider.state_dict().items())
