@@ -11,8 +11,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 from judging import Judge, searched
-from report import report
+from report import RESULTS, report
 
 from fn3hw.cli.console import Console
 from fn3hw.cli.runs import OpenRun
@@ -70,6 +71,20 @@ def main() -> None:
             "points_lost_at_25_pct_latency": full_accuracy - joint["at_latency"][LATENCIES.index(INTEGER_SHARE)],
         },
     )
+    draw(rows, RESULTS / "joint.png")
+
+
+def draw(rows: dict[str, dict[str, list[float]]], path: Path) -> None:
+    """Accuracy over the share of the full network's latency, and of its file size."""
+    _, axes = plt.subplots(1, 2, figsize=(8, 3.2), sharey=True)
+    sides = (("at_latency", LATENCIES, "measured latency"), ("at_size", SIZES, "file size"))
+    for axis, (key, shares, what) in zip(axes, sides, strict=True):
+        for levels, row in rows.items():
+            axis.plot(shares, row[key], "o-", markersize=3, label=levels)
+        axis.set(xlabel=f"{what} over that of the full network", ylabel="test accuracy %")
+    axes[0].legend(fontsize=8)
+    plt.tight_layout()
+    plt.savefig(path, dpi=120)
 
 
 if __name__ == "__main__":
