@@ -67,6 +67,8 @@ def open_or_create(recipe: str | None, output: Path | None, settings: list[str])
             raise InputError("--set goes with --recipe: the settings of an existing run stay as they are.")
         return Run.open(output)
     changed = with_settings(Recipe.load(recipe), settings)
+    if changed.network.start_from is not None:
+        Run.open(changed.network.start_from).load_weights()  # what is wrong with it is said before a folder is made
     return Run.create(output or Path("runs") / Path(recipe).stem, changed)
 
 

@@ -189,6 +189,7 @@ def check_error(result: Result, status: int, *said: str) -> dict[str, Any]:
         (("train", "--recipe", "digits", "--set", "network.bits={levels=[1, 2]}"), "level"),
         (("train", "--recipe", "digits", *BITS, "--set", "network.bits={levels=[2, 1]}"), "not nested"),
         (("train", "--recipe", "digits", *BITS, "--set", "network.beta=true"), "beta"),
+        (("train", "--recipe", "digits", "--set", "network.start_from=nowhere"), "run.toml"),
         (("train",), "--recipe"),
         (("quickstart", "--share", "0"), "--share"),
         (("quickstart", "--share", "nan"), "--share"),
