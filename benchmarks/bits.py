@@ -1,17 +1,19 @@
 """Table 2 of the paper on Fashion-MNIST: accuracy of one network at 4, 3 and 2 bits, FN3-bit against AdaBits.
 
-FN3-bit is one set of weights for all settings, trained by ordered dropout; AdaBits trains its widths one after the
-other, each with batch norm of its own. Both train the same network on as many samples. A second FN3-bit is trained with
-steps that are sigmoids and harden, instead of hard ones with a straight-through gradient. Test accuracy is that of the
-weights as they are quantized, for FN3-bit with batch norm recalibrated; AdaBits uses the one it learned. Runs are kept
-in runs/removal and runs/bits and gone on with.
-Usage: python benchmarks/bits.py
+FN3-bit is one set of weights for all settings, trained by ordered dropout; AdaBits has a batch norm for each of its
+widths, and trains them together in every step, or one after the other as the paper does. All train the same network on
+as many samples. Beside it, on the smaller network of figure 4: hard steps with a straight-through gradient, and
+sigmoids that harden. Test accuracy is that of the quantized weights, for FN3-bit with batch norm recalibrated; AdaBits
+uses the one it learned. Runs are kept in runs/removal and runs/bits and gone on with.
+Usage: python benchmarks/bits.py [fn3-bit | soft | jointly | progressively]; with a name, only this training
 """
 
 from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ from fn3hw.training import Recipe, Run, recipe_data
 from fn3hw.training.loop import accuracy
 
 FOLDER = Path("runs/bits")
-SOFT = 10.0
+SOFT = 100.0
 """Temperature of the sigmoid steps at the end of training."""
 WIDTHS = (4, 3, 2)
 NAMES = {4: "4 bits", 3: "3 bits (±4)", 2: "3 bits (±2)", 1: "2 bits"}
@@ -35,11 +37,16 @@ NAMES = {4: "4 bits", 3: "3 bits (±4)", 2: "3 bits (±2)", 1: "2 bits"}
 
 
 def main() -> None:
-    hard, soft = trained_for_removal("bit", "ordered", 0), soft_steps()
-    history = hard.run.history()
-    theirs = adabits(hard.run.recipe, seen=history[-1]["seen"])
-    found = {"fn3-bit": uniform(hard), "fn3-bit, soft steps": uniform(soft), "adabits": theirs.pop("accuracy")}
-    space = hard.supernet.space
+    if wanted := sys.argv[1:]:
+        TRAININGS[wanted[0]]()
+        return
+    ours, jointly, progressively = fn3_bit(), adabits(joint=True), adabits(joint=False)
+    found = {
+        "fn3-bit": uniform(ours),
+        "adabits, jointly": jointly.pop("accuracy"),
+        "adabits, progressively": progressively.pop("accuracy"),
+    }
+    history, space = ours.run.history(), ours.supernet.space
     report(
         "bits",
         {
@@ -49,14 +56,24 @@ def main() -> None:
             "lost_from_4_to_2_bits": {name: row[NAMES[4]] - row[NAMES[1]] for name, row in found.items()},
             "training": {
                 "fn3-bit": {"seen": history[-1]["seen"], "seconds": sum(epoch["seconds"] for epoch in history)},
-                "adabits": theirs,
+                "adabits, jointly": jointly,
+                "adabits, progressively": progressively,
+            },
+            "steps_on_the_network_of_figure_4": {
+                "hard": uniform(trained_for_removal("bit", "ordered", 0)),
+                "soft": uniform(soft_steps()),
             },
         },
     )
 
 
+def fn3_bit() -> OpenRun:
+    """The sandwich rule over seven quantizers."""
+    return trained_run(Run.create(FOLDER / "fn3", Recipe.load("fashion-mnist-bit")))
+
+
 def soft_steps() -> OpenRun:
-    """The same training with sigmoids for steps."""
+    """The training of figure 4 with sigmoids for steps."""
     recipe = Recipe.load("removal/bit")
     recipe = recipe.replace(network={"bits": {**recipe.settings()["network"]["bits"], "soft": SOFT}})
     return trained_run(Run.create(FOLDER / "soft", recipe))
@@ -70,26 +87,35 @@ def uniform(opened: OpenRun) -> dict[str, float]:
     }
 
 
-def adabits(recipe: Recipe, *, seen: int) -> dict[str, Any]:
-    """AdaBits from as many samples, rounded to whole epochs per width: its accuracy, samples and seconds."""
+def adabits(*, joint: bool) -> dict[str, Any]:
+    """AdaBits from as many samples as FN3-bit: its accuracy, samples and seconds."""
+    recipe = Recipe.load("fashion-mnist-bit")
     data = recipe_data(recipe)
-    per_epoch = data.steps_per_epoch(recipe.batch_size) * recipe.batch_size
-    epochs = len(WIDTHS) * max(1, round(seen / per_epoch / len(WIDTHS)))
+    passes = recipe.sampling.full + recipe.sampling.smallest + recipe.sampling.random
+    recipe = recipe.replace(epochs=recipe.epochs * passes)
     module = build(
         recipe.network.name, n_classes=data.n_classes, input_shape=data.input_shape, **recipe.network.options
     )
     net = AdaBits(module, WIDTHS)
     seconds = train_once(
         net,
-        FOLDER / "adabits.safetensors",
-        lambda: net.load_state_dict(train_adabits(module, data, recipe.replace(epochs=epochs), WIDTHS).state_dict()),
+        FOLDER / f"adabits-{'jointly' if joint else 'progressively'}.safetensors",
+        lambda: net.load_state_dict(train_adabits(module, data, recipe, WIDTHS, joint=joint).state_dict()),
     )
     found = {}
     for bits in WIDTHS:
         with net.active(bits):
             found[f"{bits} bits"] = accuracy(net, data, "test")
-        print("adabits", bits, found, file=sys.stderr)
-    return {"accuracy": found, "seen": epochs * per_epoch, "seconds": seconds}
+    seen = recipe.epochs * data.steps_per_epoch(recipe.batch_size) * recipe.batch_size
+    return {"accuracy": found, "seen": seen, "seconds": seconds}
+
+
+TRAININGS: dict[str, Callable[[], object]] = {
+    "fn3-bit": fn3_bit,
+    "soft": soft_steps,
+    "jointly": partial(adabits, joint=True),
+    "progressively": partial(adabits, joint=False),
+}
 
 
 if __name__ == "__main__":

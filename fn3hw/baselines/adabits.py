@@ -3,18 +3,20 @@
 Weights are quantized by the modified DoReFa scheme, in which a smaller width is a larger one cut short: tanh of the
 weights, scaled to [0, 1], is rounded down to a multiple of 2**-bits. They are rescaled to the variance that keeps
 activations in range (Jin et al., Towards Efficient Training for Neural Network Quantization, 2019). Training is
-progressive, as the FN3 paper reproduces it (sec. 5): from many bits to few, each width for the same number of epochs.
+progressive, as the FN3 paper reproduces it (sec. 5): from many bits to few, each width for the same number of epochs;
+or joint, what AdaBits itself arrives at: every step trains all widths.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from fn3hw.baselines.loop import cross_entropy, train_steps
 from fn3hw.baselines.switchable import make_switchable, switched
@@ -61,6 +63,12 @@ class AdaBits(nn.Module):
         finally:
             self.bits = before
 
+    def losses(self, x: torch.Tensor, y: torch.Tensor) -> Iterable[torch.Tensor]:
+        """One loss per width."""
+        for bits in self.widths:
+            with self.active(bits):
+                yield F.cross_entropy(self(x), y)
+
 
 def quantize(weight: torch.Tensor, bits: int) -> torch.Tensor:
     """Weights at a bit width, with a straight-through gradient."""
@@ -75,17 +83,23 @@ def quantize(weight: torch.Tensor, bits: int) -> torch.Tensor:
     return quantized
 
 
-def train_adabits(module: nn.Module, data: Data, recipe: Recipe, widths: Sequence[int] = (4, 3, 2)) -> AdaBits:
-    """Train a network at several bit widths, one after the other; the recipe's epochs are shared out equally.
+def train_adabits(
+    module: nn.Module, data: Data, recipe: Recipe, widths: Sequence[int] = (4, 3, 2), *, joint: bool = False
+) -> AdaBits:
+    """Train a network at several bit widths; the recipe's passes over the data are shared out equally.
 
     Args:
         module: the network, untrained; copied.
         data: what to train on.
-        recipe: epochs in all, batch size, optimiser and augmentation; each width has the whole schedule.
+        recipe: epochs in all, batch size, optimiser and augmentation.
         widths: bits per weight, from many to few.
+        joint: every step trains all widths. Otherwise one follows the other, and each has the whole schedule.
     """
     net = AdaBits(module, widths)
     phase = recipe.replace(epochs=max(1, recipe.epochs // len(net.widths)))
+    if joint:
+        train_steps(net, data, phase, net.losses)
+        return net
     for number, bits in enumerate(net.widths):
         if number:
             for before, after in zip(*(_states(net, n) for n in (number - 1, number)), strict=True):

@@ -13,6 +13,8 @@ from fn3hw.searcher.charge import Charge
 from fn3hw.searcher.ports import FloatArray, IntArray
 from fn3hw.searcher.surrogate import Surrogate
 
+_SAME = 1e-9
+
 
 class Walker:
     """Makes candidates that cost at most a target.
@@ -56,6 +58,27 @@ class Walker:
                 at = min(at, len(ladder) - 1)
                 state[g] = max(state[g], ladder[at - rng.binomial(at, share)])
         return result
+
+    def filled(self, states: IntArray, rng: np.random.Generator) -> IntArray:
+        """(n, G) states with every gate, in random order, as high as it costs nothing.
+
+        Ladders are those of the full network. Where a part of a subnet runs another kernel, with wider steps, several
+        of their counts may cost the same, and the largest is the one to have.
+        """
+        result = self.charge.canonical(states)
+        limit = self.charge.of(result) * (1 + _SAME)
+        for g in rng.permutation(len(self.charge.ladders)):
+            ladder = self.charge.ladders[g]
+            high = np.minimum(np.searchsorted(-ladder, -result[:, g]), len(ladder) - 1)
+            low = np.full_like(high, -1)
+            while (high - low > 1).any():
+                middle = np.where(high - low > 1, (low + high) // 2, high)
+                trial = result.copy()
+                trial[:, g] = np.maximum(result[:, g], ladder[middle])
+                free = self.charge.of(trial) <= limit
+                high, low = np.where(free, middle, high), np.where(free, low, middle)
+            result[:, g] = np.maximum(result[:, g], ladder[high])
+        return self.charge.canonical(result)
 
     def _down(self, state: IntArray, floor: IntArray, priority: FloatArray) -> list[tuple[int, int]]:
         """Moves (gate, new count) by ascending priority; a gate's own moves keep their order down the ladder."""

@@ -145,10 +145,16 @@ class _Run:
             share = max(1, round(left / (n_rungs - number + 1)))
             chosen = self._candidates(trajectories, target, share)
             if len(chosen):
+                chosen = self._filled(chosen)
                 self.ledger.evaluate(chosen)
             trajectories = self._survivors(np.concatenate([chosen, trajectories]), target)
             if not len(trajectories) or self.ledger.left <= 0:
                 return
+
+    def _filled(self, states: IntArray) -> IntArray:
+        """States without what could be had for nothing left out; the paper's plain form leaves them as they are."""
+        free = self.settings.guided and self.charge.by != "blocks" and len(states)
+        return self.walker.filled(states, self.rng) if free else states
 
     def _candidates(self, trajectories: IntArray, target: float, n: int) -> IntArray:
         """Up to ``n`` new states that meet the target: first those of the surrogate, then random ones."""
@@ -201,7 +207,7 @@ class _Run:
             self.on_rung(number + 1, number + 1 + -(-self.ledger.left // batch))
             places = (np.arange(batch) + self.rng.random(batch)) / batch
             found = [self._refined(self._between(high, low, place), surrogate) for place in places]
-            new = self._new(np.concatenate(found))
+            new = self._new(self._filled(np.concatenate(found)))
             if len(new):
                 self.ledger.evaluate(new)
 

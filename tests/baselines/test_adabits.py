@@ -42,12 +42,14 @@ def test_widths_that_make_no_sense(widths: tuple[int, ...]) -> None:
         AdaBits(nn.Linear(2, 2), widths)
 
 
-def test_it_learns_and_every_width_has_its_own_batch_norm() -> None:
+@pytest.mark.parametrize("joint", [False, True])
+def test_it_learns_and_every_width_has_its_own_batch_norm(joint: bool) -> None:
     data = make_data(300)
     module = build("mobilenet_small", n_classes=3, input_shape=(1, 8, 8), stem=8, stages=[[8, 2, 2]], expand=3, head=16)
     recipe = make_recipe(epochs=24, sampling={"ordered": False, "full": False, "distill": False})
-    net = train_adabits(module, data, recipe, (4, 2))
-    with net.active(2):
-        assert accuracy(net, data, "test") > 60
+    net = train_adabits(module, data, recipe, (4, 2), joint=joint)
+    for bits in (4, 2) if joint else (2,):
+        with net.active(bits):
+            assert accuracy(net, data, "test") > 60
     statistics = [torch.cat([norm.norms[i].running_mean for norm in net.norms]) for i in (0, 1)]
     assert not torch.allclose(*statistics)

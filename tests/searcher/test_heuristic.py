@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from fn3hw.errors import InputError, UnknownName
 from fn3hw.searcher import Archive, Atlas, Charge, Evaluation, Heuristic, LocalExecutor, Provenance
+from fn3hw.searcher.candidates import Walker
 from fn3hw.searcher.ledger import Ledger
-from fn3hw.space import Gate, SearchSpace
+from fn3hw.space import Gate, SearchSpace, Subnet
 
 from .synthetic import SyntheticAccuracy, SyntheticCost, make_space
 
@@ -167,3 +170,32 @@ def test_each_level_is_looked_at_by_itself(tmp_path: Path) -> None:
     for level in SPACE.levels:
         lowest = [charge.ladders[g][-1 if gate.level == level else 0] for g, gate in enumerate(SPACE)]
         assert charge.canonical(np.array([lowest], dtype=np.int64))[0].tobytes() in known
+
+
+class Stepped(SyntheticCost):
+    """A device on which channels cost in steps of 64 once a layer is off, and in narrower ones before."""
+
+    def predict(self, subnets: Sequence[Subnet]) -> pd.DataFrame:
+        return super().predict([self.rounded(subnet) for subnet in subnets])
+
+    def rounded(self, subnet: Subnet) -> Subnet:
+        counts = subnet.counts
+        if all(counts[gate.name] == gate.size for gate in SPACE if gate.level == "layer"):
+            return subnet
+        wide = {g.name: min(g.size, -(-counts[g.name] // 64) * 64) for g in SPACE if g.level == "channel"}
+        return SPACE.from_counts({**counts, **wide})
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_costs_nothing_is_kept(seed: int) -> None:
+    charge, rng = Charge(SPACE, Stepped(SPACE)), np.random.default_rng(seed)
+    states = np.array([[rng.choice(ladder) for ladder in charge.ladders] for _ in range(20)], dtype=np.int64)
+    filled = Walker(charge).filled(states, rng)
+    assert (filled >= charge.canonical(states)).all() and (filled > charge.canonical(states)).any()
+    assert charge.of(filled) == pytest.approx(charge.of(states))
+    for g, ladder in enumerate(charge.ladders):
+        at = np.searchsorted(-ladder, -filled[:, g])
+        higher = filled.copy()
+        higher[:, g] = np.maximum(filled[:, g], ladder[np.clip(at - 1, 0, len(ladder) - 1)])
+        raised = (charge.canonical(higher) != filled).any(axis=1)
+        assert (charge.of(higher)[raised] > charge.of(filled)[raised]).all()
