@@ -18,6 +18,7 @@ of one measurement reaches the next. Forking, because an emulated interpreter ca
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import glob
 import hashlib
@@ -40,6 +41,8 @@ MAGIC = b"FN3A"
 PREFIX = struct.Struct(">4sHIQI")
 MAX_HEADER, MAX_PAYLOAD = 64 << 20, 1 << 34
 HEARTBEAT_S = 2.0
+BUSY_S = 120.0
+"""How long one program waits for its turn to measure."""
 
 Header = dict[str, Any]
 Answer = tuple[Header, bytes]
@@ -267,7 +270,8 @@ def _do(work: Callable[[], Answer], give: int) -> None:
         except MemoryError:
             frame = pack_frame({"refusal": "out-of-memory", "message": "the device ran out of memory"})
         except Exception as error:
-            frame = pack_frame({"refusal": "failed", "message": f"{type(error).__name__}: {error}"})
+            full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+            frame = pack_frame({"refusal": "disk" if full else "failed", "message": f"{type(error).__name__}: {error}"})
         with os.fdopen(give, "wb") as pipe:
             pipe.write(frame)
     finally:
@@ -390,6 +394,7 @@ def measure(request: Header, models: dict[str, str], _: bytes) -> Answer:
     programs, the clock of the thread does not.
     """
     plan, runtime, seed = request["plan"], request["runtime"], request.get("seed", 0)
+    waited_s = wait_for_turn(request.get("busy_s", BUSY_S))
     core = pin(runtime.get("pin", False))
     reference_session, _ms = open_session(models["reference"], runtime)
     candidate_session, load_ms = open_session(models["candidate"], runtime)
@@ -408,7 +413,7 @@ def measure(request: Header, models: dict[str, str], _: bytes) -> Answer:
         "batches": batches,
         "load_ms": load_ms,
         "core": core,
-        "conditions": compare(before, after),
+        "conditions": {**compare(before, after), "waited_s": round(waited_s, 3)},
     }, b""
 
 
@@ -467,6 +472,30 @@ def interval_width(samples: list[int]) -> float:
     return (ordered[high] - ordered[low]) / ordered[n // 10]
 
 
+def wait_for_turn(limit_s: float) -> float:
+    """Wait until no other program measures on this device, and keep the turn until this process ends.
+
+    Returns:
+        The seconds that it took.
+
+    Raises:
+        Refusal: it took longer than ``limit_s``.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return 0.0
+    lock = os.open(os.path.join(tempfile.gettempdir(), "fn3hw-agent.lock"), os.O_RDONLY | os.O_CREAT, 0o644)
+    start = time.monotonic()
+    while True:
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return time.monotonic() - start
+        if time.monotonic() - start > limit_s:
+            raise Refusal("busy", f"another program has been measuring on the device for {limit_s:g} s")
+        time.sleep(0.02)
+
+
 def pin(wanted: bool) -> int | None:
     """Keep this process on one core, the last it may use; the core, or None where not wanted or not possible."""
     if not wanted or not hasattr(os, "sched_setaffinity"):
@@ -486,6 +515,7 @@ def kernels(request: Header, models: dict[str, str], _: bytes) -> Answer:
     would be too coarse for short kernels, and a mean would follow every disturbance.
     """
     plan = request["plan"]
+    wait_for_turn(request.get("busy_s", BUSY_S))
     core = pin(request["runtime"].get("pin", False))
     with tempfile.TemporaryDirectory(prefix="fn3hw-kernels-") as folder:
         prefix = os.path.join(folder, "trace")
@@ -601,7 +631,7 @@ def run_model(request: Header, models: dict[str, str], payload: bytes) -> Answer
 
 def observe(core: int | None) -> Header:
     """What may disturb a measurement, as counters and readings; entries that cannot be read are left out."""
-    seen: Header = {"wall_s": time.perf_counter(), "cpu_s": time.process_time()}
+    seen: Header = {"wall_s": time.perf_counter(), "cpu_s": time.process_time(), "date_s": time.time()}
     with contextlib.suppress(Exception):
         import resource
 
@@ -629,7 +659,7 @@ def observe(core: int | None) -> Header:
 def compare(before: Header, after: Header) -> Header:
     """The conditions of a measurement: what the counters counted, and both readings of the rest."""
     both = [name for name in before if name in after]
-    counters = ("wall_s", "cpu_s", "involuntary_switches", "steal_s", "throttle_count")
+    counters = ("wall_s", "cpu_s", "date_s", "involuntary_switches", "steal_s", "throttle_count")
     result: Header = {name: round(after[name] - before[name], 6) for name in both if name in counters}
     result |= {name: [before[name], after[name]] for name in both if name not in counters}
     with contextlib.suppress(OSError, AttributeError):

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
-from collections.abc import Mapping
+import logging
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from types import TracebackType
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fn3hw.errors import DeviceError
 from fn3hw.profiler.agent import Header
-from fn3hw.profiler.link import Link
+from fn3hw.profiler.link import Link, LinkLost
 
 CHUNK_BYTES = 1 << 20
 STORED_BYTES = 512 << 20
 """Models kept on the device at a time; its temporary folder may be memory. The oldest are sent again when needed."""
+RECONNECT_AFTER_S = (0.0, 2.0, 5.0, 15.0, 40.0)
+"""Seconds to wait before each attempt to reach a device again: a board needs about a minute to start anew."""
+
+_LOG = logging.getLogger(__name__)
+_T = TypeVar("_T")
+_NO_MODELS: Final[Mapping[str, bytes]] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,8 +99,18 @@ def device_id(key: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+    """The entries in which two device keys, or other settings, are not the same."""
+    return sorted(name for name in a.keys() | b.keys() if a.get(name) != b.get(name))
+
+
 def connect(
-    device: str = "local", *, connect_s: float = 60.0, silence_s: float = 60.0, work_s: float = 600.0
+    device: str = "local",
+    *,
+    connect_s: float = 60.0,
+    silence_s: float = 60.0,
+    work_s: float = 600.0,
+    reconnects: int = 5,
 ) -> Session:
     """Start the agent on a device and greet it.
 
@@ -101,32 +120,28 @@ def connect(
         connect_s: how long the first answer may take.
         silence_s: how long the device may be silent later on (it sends a sign of life every 2 s while it works).
         work_s: how long one piece of work may take: one round of one subnet, for example.
+        reconnects: how often one piece of work is begun anew when the link is lost meanwhile.
 
     Raises:
         DeviceError: the device cannot be reached, or lacks numpy or onnxruntime.
     """
-    link = Link(device)
-    try:
-        return Session(link, connect_s=connect_s, silence_s=silence_s, work_s=work_s)
-    except BaseException:
-        link.close(patience_s=0.2)
-        raise
+    return Session(device, connect_s=connect_s, silence_s=silence_s, work_s=work_s, reconnects=reconnects)
 
 
 class Session:
     """A device that answers. Made by `connect`; use it as a context manager. Not safe for use by several threads.
 
-    Every method raises `DeviceError` when the device refuses or is lost.
+    Where the link is lost, it connects again and begins the piece of work anew, which is at most one round.
+    Every method raises `DeviceError` when the device refuses, is lost for good, or comes back as another one.
     """
 
-    def __init__(self, link: Link, *, connect_s: float, silence_s: float, work_s: float) -> None:
-        self._link = link
-        self._silence_s = silence_s
-        self._work_s = work_s
+    def __init__(self, device: str, *, connect_s: float, silence_s: float, work_s: float, reconnects: int) -> None:
+        self._command = device
+        self._connect_s, self._silence_s, self._work_s = connect_s, silence_s, work_s
+        self._reconnects = reconnects
         self._requests = 0
         self._sent: dict[str, int] = {}
-        answer, _ = self._ask("hello", {}, silence_s=connect_s)
-        self.device = Device(command=link.device, key=answer["device"], state=answer["state"])
+        self._link, self.device = self._connected()
 
     def __enter__(self) -> Session:
         return self
@@ -142,23 +157,7 @@ class Session:
 
     def put(self, model: bytes) -> str:
         """Send an ONNX file in chunks; returns its SHA-256. A model that is there already is not sent again."""
-        sha = hashlib.sha256(model).hexdigest()
-        if sha in self._sent:
-            self._sent[sha] = self._sent.pop(sha)  # now the most recently used
-            return sha
-        self._make_room(len(model))
-        for offset in range(0, max(1, len(model)), CHUNK_BYTES):
-            chunk = model[offset : offset + CHUNK_BYTES]
-            self._ask("put", {"sha256": sha, "offset": offset, "size": len(model)}, chunk)
-        self._sent[sha] = len(model)
-        return sha
-
-    def _make_room(self, size: int) -> None:
-        """Remove the models used longest ago; the last one, a reference perhaps, stays."""
-        while len(self._sent) > 1 and sum(self._sent.values()) + size > STORED_BYTES:
-            oldest = next(iter(self._sent))
-            self._ask("drop", {"sha256": oldest})
-            del self._sent[oldest]
+        return self._persist(lambda: self._put(model))
 
     def measure(
         self, *, reference: bytes, candidate: bytes, plan: Mapping[str, Any], runtime: Runtime, seed: int = 0
@@ -177,21 +176,13 @@ class Session:
             and ``candidate_cpu_ns`` (the same on the thread's own clock), ``batches`` (runs per sample), ``load_ms``,
             ``core``, ``conditions`` (what may have disturbed).
         """
-        models = {"reference": self.put(reference), "candidate": self.put(candidate)}
-        plan = {**plan, "clock": runtime.clock}
-        request = {"models": models, "plan": plan, "runtime": runtime.to_json(), "seed": seed}
-        answer, _ = self._ask("measure", request)
-        return answer
+        request = {"plan": {**plan, "clock": runtime.clock}, "runtime": runtime.to_json(), "seed": seed}
+        return self._ask("measure", request, {"reference": reference, "candidate": candidate})[0]
 
     def kernels(self, model: bytes, *, plan: Mapping[str, Any], runtime: Runtime, seed: int = 0) -> list[list[Any]]:
         """``[name, operator, provider, microseconds]`` per kernel in order of execution, by ONNX Runtime's profile."""
-        request = {
-            "models": {"candidate": self.put(model)},
-            "plan": dict(plan),
-            "runtime": runtime.to_json(),
-            "seed": seed,
-        }
-        kernels: list[list[Any]] = self._ask("kernels", request)[0]["kernels"]
+        request = {"plan": dict(plan), "runtime": runtime.to_json(), "seed": seed}
+        kernels: list[list[Any]] = self._ask("kernels", request, {"candidate": model})[0]["kernels"]
         return kernels
 
     def peak_memory(self, model: bytes, *, runtime: Runtime, arena: bool = True, seed: int = 0) -> dict[str, Any]:
@@ -201,8 +192,8 @@ class Session:
             ``peak_mib`` (the process's peak resident memory), ``runtime_mib`` (before the model was opened),
             ``increment_mib`` (the peak above that), ``load_ms``, ``first_run_ms``.
         """
-        request = {"models": {"candidate": self.put(model)}, "runtime": runtime.to_json(), "arena": arena, "seed": seed}
-        return self._ask("peak_memory", request)[0]
+        request = {"runtime": runtime.to_json(), "arena": arena, "seed": seed}
+        return self._ask("peak_memory", request, {"candidate": model})[0]
 
     def run(
         self, model: bytes, inputs: Mapping[str, NDArray[Any]], *, runtime: Runtime = DEFAULT_RUNTIME
@@ -212,8 +203,8 @@ class Session:
             name: np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")) for name, array in inputs.items()
         }
         described = [{"name": name, "dtype": a.dtype.str, "shape": list(a.shape)} for name, a in arrays.items()]
-        request = {"models": {"candidate": self.put(model)}, "runtime": runtime.to_json(), "inputs": described}
-        answer, data = self._ask("run", request, b"".join(a.tobytes() for a in arrays.values()))
+        request = {"runtime": runtime.to_json(), "inputs": described}
+        answer, data = self._ask("run", request, {"candidate": model}, b"".join(a.tobytes() for a in arrays.values()))
         outputs, offset = {}, 0
         for tensor in answer["outputs"]:
             dtype, shape = np.dtype(tensor["dtype"]), tuple(tensor["shape"])
@@ -223,23 +214,92 @@ class Session:
         return outputs
 
     def _ask(
-        self, op: str, request: Header, payload: bytes = b"", *, silence_s: float | None = None
+        self, op: str, request: Header, models: Mapping[str, bytes] = _NO_MODELS, payload: bytes = b""
+    ) -> tuple[Header, bytes]:
+        """The answer of the device to a request that needs these models there."""
+
+        def work() -> tuple[Header, bytes]:
+            there = {role: self._put(model) for role, model in models.items()}
+            return self._exchange(self._link, op, {**request, "models": there}, payload)
+
+        return self._persist(work)
+
+    def _put(self, model: bytes) -> str:
+        sha = hashlib.sha256(model).hexdigest()
+        if sha in self._sent:
+            self._sent[sha] = self._sent.pop(sha)  # now the most recently used
+            return sha
+        self._make_room(len(model))
+        for offset in range(0, max(1, len(model)), CHUNK_BYTES):
+            chunk = model[offset : offset + CHUNK_BYTES]
+            self._exchange(self._link, "put", {"sha256": sha, "offset": offset, "size": len(model)}, chunk)
+        self._sent[sha] = len(model)
+        return sha
+
+    def _make_room(self, size: int) -> None:
+        """Remove the models used longest ago; the last one, a reference perhaps, stays."""
+        while len(self._sent) > 1 and sum(self._sent.values()) + size > STORED_BYTES:
+            oldest = next(iter(self._sent))
+            self._exchange(self._link, "drop", {"sha256": oldest})
+            del self._sent[oldest]
+
+    def _exchange(
+        self, link: Link, op: str, request: Header, payload: bytes = b"", *, silence_s: float | None = None
     ) -> tuple[Header, bytes]:
         silence_s = silence_s if silence_s is not None else self._silence_s
         self._requests += 1
         header = {"timeout_s": self._work_s, **request, "op": op, "id": self._requests}
-        self._link.send(header, payload, silence_s=silence_s)
+        link.send(header, payload, silence_s=silence_s)
         while True:
-            answer, data = self._link.receive(silence_s=silence_s)
+            answer, data = link.receive(silence_s=silence_s)
             if answer["kind"] == "error":
                 raise self._refused(op, answer)
             if answer["kind"] == "result" and answer.get("id") == self._requests:
                 return answer, data
 
+    def _connected(self) -> tuple[Link, Device]:
+        link = Link(self._command)
+        try:
+            answer, _ = self._exchange(link, "hello", {}, silence_s=self._connect_s)
+        except BaseException:
+            link.close(patience_s=0.2)
+            raise
+        return link, Device(command=self._command, key=answer["device"], state=answer["state"])
+
+    def _persist(self, work: Callable[[], _T]) -> _T:
+        """Do the work; where the link is lost, connect again and do it anew."""
+        for losses in itertools.count(1):
+            try:
+                return work()
+            except LinkLost as lost:
+                if losses > self._reconnects:
+                    raise
+                self._reconnect(lost)
+        raise AssertionError
+
+    def _reconnect(self, lost: LinkLost) -> None:
+        _LOG.warning("%s Connecting again.", lost.message)
+        self._link.close(patience_s=0.2)
+        self._sent.clear()
+        for wait in RECONNECT_AFTER_S:
+            time.sleep(wait)
+            try:
+                self._link, device = self._connected()
+            except DeviceError as error:
+                lost.__context__ = error
+                continue
+            if odd := differing(device.key, self.device.key):
+                raise DeviceError(
+                    f"Device {self._command!r} came back as another one: {', '.join(odd)} changed.",
+                    hint="What was measured is kept. Bring the device back to what it was, and repeat the command.",
+                )
+            return
+        raise lost
+
     def _refused(self, op: str, answer: Header) -> DeviceError:
         code, message = answer["code"], answer["message"]
         return DeviceRefusal(
-            f"Device {self._link.device!r} refused ({op}): {message}.", reason=code, hint=_HINTS.get(code, "")
+            f"Device {self._command!r} refused ({op}): {message}.", reason=code, hint=_HINTS.get(code, "")
         )
 
 
@@ -261,6 +321,7 @@ _HINTS: Final = {
     "model-rejected": "Check the ONNX Runtime version of the device, and the operator set the model was exported with.",
     "out-of-memory": "Close other programs on the device, or profile with the arena off.",
     "timeout": "Check what else runs on the device, or allow more time.",
+    "busy": "Wait until the other program has ended, or stop it.",
     "disk": "Free some space in the device's temporary folder (TMPDIR).",
     "version": "Run the same version of fn3hw on both sides.",
     "checksum": "The link corrupts data: check the cable or the connection.",

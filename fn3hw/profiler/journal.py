@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fn3hw.errors import ProfileError
+from fn3hw.profiler.device import differing
 from fn3hw.profiler.measuring import Round
 from fn3hw.space.files import append_line
 
@@ -57,8 +58,7 @@ class Journal:
             raise ProfileError(
                 f"{path} is no journal of an interrupted profile.", hint=f"Move it away: mv {path} {path}.old"
             )
-        odd = sorted(key for key in self._head.keys() | head.keys() if self._head.get(key) != head.get(key))
-        if odd:
+        if odd := differing(self._head, head):
             raise ProfileError(
                 f"{path} was measured with another {', '.join(odd)}; its rounds cannot be mixed with new ones.",
                 hint=f"Repeat the earlier command to finish it, or start anew: rm {path}",

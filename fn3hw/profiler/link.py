@@ -53,6 +53,10 @@ def resolve(device: str) -> tuple[list[str], bytes]:
     return [*words[:-1], "-u", "-c", program], b"%d\n" % len(source) + source
 
 
+class LinkLost(DeviceError):
+    """The command ended, fell silent or sent what is no frame: starting it again may help."""
+
+
 class Link:
     """A running command and the frames that go to and from it.
 
@@ -85,13 +89,13 @@ class Link:
         """Send one frame.
 
         Raises:
-            DeviceError: the command ended, or took nothing for ``silence_s`` seconds.
+            LinkLost: the command ended, or took nothing for ``silence_s`` seconds.
         """
         data = memoryview(self._first + agent.pack_frame(header, payload))
         self._first = b""
         while data:
             if not select.select([], [self._to], [], silence_s)[1]:
-                raise self._error(f"nothing was read for {silence_s:g} s: it hangs", hint=_HANGS)
+                raise self._lost(f"nothing was read for {silence_s:g} s: it hangs", hint=_HANGS)
             try:
                 data = data[os.write(self._to, data) :]
             except BlockingIOError:
@@ -105,8 +109,8 @@ class Link:
         """Receive one frame.
 
         Raises:
-            DeviceError: the command ended, printed something else, speaks another version, corrupts data, or was silent
-                for ``silence_s`` seconds.
+            LinkLost: the command ended, printed something else, corrupts data, or was silent for ``silence_s`` seconds.
+            DeviceError: it speaks another version.
         """
         if not self._greeted:
             self._pass_over_greeting(silence_s)
@@ -119,7 +123,8 @@ class Link:
                 "garbage": "The command must leave standard output to the agent.",
                 "version": "Run the same version of fn3hw on both sides, or let it send the agent: python3 -",
             }.get(error.reason, "")
-            raise self._error(str(error), hint=hint) from error
+            raised = self._error if error.reason == "version" else self._lost
+            raise raised(str(error), hint=hint) from error
         self._greeted = True
         return frame
 
@@ -149,7 +154,7 @@ class Link:
         """Read what there is into the buffer; false at the end of the stream."""
         if not select.select([self._from], [], [], silence_s)[0]:
             seen = f" after {bytes(self._buffer[:80])!r}" if self._buffer and not self._greeted else ""
-            raise self._error(f"no answer for {silence_s:g} s{seen}: it hangs", hint=_HANGS)
+            raise self._lost(f"no answer for {silence_s:g} s{seen}: it hangs", hint=_HANGS)
         chunk = os.read(self._from, 1 << 20)
         self._buffer += chunk
         return bool(chunk)
@@ -161,17 +166,17 @@ class Link:
             if not more and not self._buffer:
                 raise self._ended()
             if not more or len(self._buffer) > GREETING_BYTES:
-                raise self._error(
+                raise self._lost(
                     f"it prints something else than the agent's frames: {bytes(self._buffer[:80])!r}{self._tail()}",
                     hint='The command must start a Python that reads from standard input, such as "python3 -".',
                 )
         del self._buffer[:start]
 
-    def _ended(self) -> DeviceError:
+    def _ended(self) -> LinkLost:
         try:
             status = self._process.wait(timeout=2)
         except subprocess.TimeoutExpired:
-            return self._error(f"it closed its output without ending{self._tail()}")
+            return self._lost(f"it closed its output without ending{self._tail()}")
         self._drain.join(timeout=1)
         ends = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
         hint = {
@@ -179,7 +184,7 @@ class Link:
             127: "The interpreter named in the command does not exist on the device.",
             255: "ssh could not connect: try the same command by hand.",
         }.get(status, "Run the command by hand to see what it does.")
-        return self._error(f"the command {ends}{self._tail()}", hint=hint)
+        return self._lost(f"the command {ends}{self._tail()}", hint=hint)
 
     def _tail(self) -> str:
         text = b"".join(self._stderr).decode(errors="replace").strip()
@@ -187,6 +192,9 @@ class Link:
 
     def _error(self, what: str, *, hint: str = "") -> DeviceError:
         return DeviceError(f"Device {self.device!r}: {what}.", hint=hint)
+
+    def _lost(self, what: str, *, hint: str = "") -> LinkLost:
+        return LinkLost(f"Device {self.device!r}: {what}.", hint=hint)
 
     def _collect_stderr(self) -> None:
         assert self._process.stderr

@@ -266,6 +266,8 @@ def faults(one: Round, usual_ns: Sequence[float]) -> tuple[str, ...]:
         found.append(f"preempted: {100 * (1 - seen['cpu_s'] / wall_s):.0f}% of the time went to other programs")
     if seen.get("steal_s", 0.0) > 0.05 * wall_s:
         found.append(f"steal: the hypervisor took {100 * seen['steal_s'] / wall_s:.0f}% of the time")
+    if abs(step_s := seen.get("date_s", wall_s) - wall_s) > max(0.5, 0.05 * wall_s):
+        found.append(f"clock: the device's clock was moved by {step_s:+.1f} s")
     if seen.get("throttle_count", 0) > 0 or any(flags & 0xF for flags in seen.get("throttled_flags", ())):
         found.append("throttled: the processor lowered its frequency to protect itself")
     if (frequencies := seen.get("frequency_mhz")) and max(frequencies) > 1.1 * min(frequencies):

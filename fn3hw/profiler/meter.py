@@ -7,7 +7,7 @@ from types import TracebackType
 
 from fn3hw.errors import NoisyMeasurement, ProfileError
 from fn3hw.profiler import statistics
-from fn3hw.profiler.device import Runtime, Session, connect
+from fn3hw.profiler.device import Runtime, Session, connect, differing
 from fn3hw.profiler.measuring import Candidate, Effort, measure_rounds
 from fn3hw.profiler.profiling import Sliceable
 from fn3hw.profiler.record import Profile
@@ -63,8 +63,7 @@ class Meter:
         self._session = device if isinstance(device, Session) else connect(device)
         if self._session.device.id != profile.device_id:
             self.close()
-            here, there = self._session.device.key, profile.device
-            odd = sorted(key for key in here.keys() | there.keys() if here.get(key) != there.get(key))
+            odd = differing(self._session.device.key, profile.device)
             raise ProfileError(
                 f"The profile was measured on another device: {', '.join(odd)} differ.",
                 hint="Reach the profile's device with --device, or measure this one: fn3hw profile RUN --output FILE",

@@ -57,6 +57,8 @@ def judge(seen: Noise, measurements: Sequence[Measurement], device: Mapping[str,
     if seen.disturbed_rounds:
         text = f"{seen.disturbed_rounds} of {len(rounds)} rounds stayed disturbed: {_usual_fault(rounds)}."
         (grave if share > 0.25 else slight).append(text)
+    if any(one.conditions.get("waited_s", 0.0) > 1.0 for one in rounds):
+        slight.append("Another program measured on the device at the same time; the two took turns.")
     if seen.cpu_share < 0.9:
         slight.append(f"Other programs took {100 * (1 - seen.cpu_share):.0f}% of the time while it measured.")
     advice = _advice(rounds, device) if grave or slight else ()
@@ -71,6 +73,8 @@ def _usual_fault(rounds: Sequence[Any]) -> str:
 def _advice(rounds: Sequence[Round] | Sequence[Any], device: Mapping[str, Any]) -> tuple[str, ...]:
     kinds = {fault.split(":")[0] for one in rounds for fault in one.faults}
     advice = []
+    if "clock" in kinds:
+        advice.append("Let the device's clock settle (timedatectl shows it), and measure again.")
     if kinds & {"preempted", "drift", "slow"} or not kinds:
         advice.append("Close other programs on the device and measure again; more rounds narrow the intervals.")
     if "steal" in kinds:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import io
 import os
 import time
@@ -110,3 +111,12 @@ def test_kernel_times_are_those_of_the_last_runs_in_order_of_execution() -> None
     events = [{"cat": "Session", "name": "model_run", "dur": 5}]
     events += [event("a", 1000), event("b", 1000)] + [event("a", 10), event("b", 20)] * 5
     assert agent.summarise(events, 5) == [["a", "Conv", "CPU", 10], ["b", "Conv", "CPU", 20]]
+
+
+def test_a_full_disk_is_named_as_such() -> None:
+    def full() -> agent.Answer:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(Refusal, match="No space left") as caught:
+        agent.fresh_process(full, 10, nothing)
+    assert caught.value.code == "disk"

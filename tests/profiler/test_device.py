@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import fcntl
 import os
 import shlex
 import stat
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from fn3hw.errors import DeviceError, Fn3hwError, InputError
 from fn3hw.profiler import agent
 from fn3hw.profiler.device import DEFAULT_RUNTIME, DeviceRefusal, Runtime, Session, connect
 from fn3hw.profiler.link import AGENT
-from fn3hw.profiler.measuring import Effort
+from fn3hw.profiler.measuring import Candidate, Effort, measure_rounds
 from tests.profiler.fake import FakeSupernet
 
 PYTHON = shlex.quote(sys.executable)
@@ -192,13 +194,71 @@ def test_a_link_that_corrupts_data_is_named() -> None:
         connect(python(program), connect_s=5)
 
 
-def test_a_device_that_dies_later_gives_its_last_words(network: FakeSupernet) -> None:
-    session = connect()
-    session._link._process.kill()
-    with pytest.raises(DeviceError, match="signal 9"):
-        session.put(network.model())
-        session.peak_memory(network.model(), runtime=DEFAULT_RUNTIME)
-    session.close()
+def cut_link(folder: Path, cuts: int) -> str:
+    """The agent behind a link that is cut ``cuts`` times, each after some thousand bytes of answers."""
+    relay = f"""
+import os, pathlib, random, subprocess, sys
+done = pathlib.Path({str(folder / "cuts")!r})
+number = int(done.read_text()) if done.exists() else 0
+left = float("inf") if number >= {cuts} else random.Random(number).randrange(300, 4500) if number else 3000
+agent = subprocess.Popen([sys.executable, "-u", {str(AGENT)!r}], stdout=subprocess.PIPE)
+while chunk := agent.stdout.read1(256):
+    left -= len(chunk)
+    if left < 0:
+        done.write_text(str(number + 1))
+        agent.kill()
+        sys.exit(1)
+    os.write(1, chunk)
+"""
+    return python(relay)
+
+
+def test_a_link_that_is_cut_again_and_again_loses_no_finished_round(
+    tmp_path: Path, network: FakeSupernet, quick: Effort, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fn3hw.profiler.device.RECONNECT_AFTER_S", (0.0,) * 6)
+    candidates = [Candidate(subnet=str(hidden), model=FakeSupernet(hidden=hidden).model) for hidden in (3, 4)]
+    with connect(cut_link(tmp_path, 4)) as session:
+        rounds = list(
+            measure_rounds(session, network.model(), candidates, effort=quick, runtime=DEFAULT_RUNTIME, seed=0)
+        )
+    assert (tmp_path / "cuts").read_text() == "4"
+    assert sorted((one.subnet, one.number) for one in rounds) == [("3", 0), ("3", 1), ("4", 0), ("4", 1)]
+
+
+def test_a_device_that_dies_is_started_again_and_given_up_when_it_dies_every_time(
+    network: FakeSupernet, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("fn3hw.profiler.device.RECONNECT_AFTER_S", (0.0,))
+    with connect(reconnects=1) as session:
+        session._link._process.kill()
+        assert session.peak_memory(network.model(), runtime=DEFAULT_RUNTIME)["peak_mib"] > 1
+        assert "signal 9" in caplog.text
+        session._link._process.kill()
+        monkeypatch.setattr("fn3hw.profiler.link.resolve", lambda _: (["sh", "-c", "exit 7"], b""))
+        with pytest.raises(DeviceError, match="signal 9"):
+            session.put(FakeSupernet(hidden=3).model())
+
+
+def test_a_device_that_comes_back_as_another_one_is_refused(
+    network: FakeSupernet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with connect() as session:
+        session.device.key["governor"] = "performance"
+        session._link._process.kill()
+        with pytest.raises(DeviceError, match="governor"):
+            session.put(network.model())
+
+
+def test_two_programs_take_turns_and_none_waits_forever(local: Session, network: FakeSupernet, quick: Effort) -> None:
+    request = {"plan": quick.to_json(), "runtime": DEFAULT_RUNTIME.to_json(), "busy_s": 0.1}
+    with open(Path(tempfile.gettempdir()) / "fn3hw-agent.lock", "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(DeviceRefusal) as caught:
+            local._ask("kernels", request, {"candidate": network.model()})
+        assert caught.value.reason == "busy" and caught.value.hint
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        assert local._ask("kernels", request, {"candidate": network.model()})[0]["runs"] >= quick.kernel_runs
 
 
 def test_a_model_that_the_runtime_rejects_is_a_refusal(local: Session, network: FakeSupernet, quick: Effort) -> None:

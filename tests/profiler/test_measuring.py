@@ -91,6 +91,7 @@ def test_rounds_that_disagree_get_further_ones_within_bounds() -> None:
         ({"throttle_count": 2}, "throttled"),
         ({"throttled_flags": [0, 0x4]}, "throttled"),
         ({"frequency_mhz": [2400.0, 1500.0]}, "frequency"),
+        ({"date_s": -3599.0}, "clock"),
     ],
 )
 def test_each_disturbance_is_named(conditions: dict[str, Any], says: str) -> None:

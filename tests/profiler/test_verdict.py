@@ -46,7 +46,13 @@ def test_rounds_that_disagree_are_noisy() -> None:
 
 @pytest.mark.parametrize(
     ("fault", "advice"),
-    [("steal: 9%", "shared"), ("throttled: it", "Cool"), ("frequency: fell", "cpupower"), ("preempted: x", "Close")],
+    [
+        ("steal: 9%", "shared"),
+        ("throttled: it", "Cool"),
+        ("frequency: fell", "cpupower"),
+        ("preempted: x", "Close"),
+        ("clock: moved", "timedatectl"),
+    ],
 )
 def test_each_disturbance_has_its_advice(fault: str, advice: str) -> None:
     disturbed = [replace(one, faults=(fault,)) for one in rounds((0.5, 0.5, 0.5))]
@@ -62,3 +68,11 @@ def test_a_competing_load_is_mentioned_but_forgiven() -> None:
     assert verdict == "stable"
     assert "50%" in reasons[0]
     assert any("performance" in text for text in advice)
+
+
+def test_programs_that_took_turns_are_mentioned() -> None:
+    one = rounds((0.5, 0.5, 0.5))[0]
+    waited = replace(one, conditions={**one.conditions, "waited_s": 4.0})
+    measurements = [measurement([waited, *rounds((0.5, 0.5, 0.5))[1:]])]
+    verdict, reasons, _ = judge(noise(measurements), measurements, {})
+    assert verdict == "stable" and any("took turns" in reason for reason in reasons)
