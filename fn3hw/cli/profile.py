@@ -10,9 +10,10 @@ import typer
 from fn3hw.cli.console import Console
 from fn3hw.cli.options import AsJson, RunFolder, Seed
 from fn3hw.cli.runs import OpenRun
+from fn3hw.cli.runtime import Providers, Settings, Sweep, Threads, runtime_of
 from fn3hw.cost import CostModel, fit_cost
 from fn3hw.errors import NoisyMeasurement
-from fn3hw.profiler import Profile
+from fn3hw.profiler import DEFAULT_RUNTIME, Profile, Runtime
 from fn3hw.profiler import profile as measure
 
 
@@ -24,15 +25,22 @@ def profile(
     output: Annotated[Path | None, typer.Option(help="The profile file; RUN/profile.json by default.")] = None,
     subnets: Annotated[int, typer.Option(min=2, help="Subnets to measure for the cost model.")] = 20,
     holdout: Annotated[int, typer.Option(min=0, help="Further random subnets, to test the cost model on.")] = 10,
+    threads: Threads = 1,
+    provider: Providers = None,
+    runtime: Settings = None,
+    sweep: Sweep = False,
     seed: Seed = 0,
     allow_noisy: Annotated[bool, typer.Option(help="End with status 0 though the measurement is noisy.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure subnets on a device and fit its cost model. Interrupted, run again, it goes on."""
     console = Console(as_json=as_json)
+    used = runtime_of(threads, provider, runtime)
     opened = OpenRun(run, console)
     path = output or run / "profile.json"
-    measured = measure_profile(opened, device=device, path=path, subnets=subnets, holdout=holdout, seed=seed)
+    measured = measure_profile(
+        opened, device=device, path=path, subnets=subnets, holdout=holdout, seed=seed, runtime=used, fastest=sweep
+    )
     cost = fit_cost(measured)
     noisy = None if allow_noisy else noise(measured)
     console.result(summary(measured, cost, path), text(measured, cost, path), error=noisy)
@@ -47,7 +55,17 @@ def noise(measured: Profile) -> NoisyMeasurement | None:
     return None
 
 
-def measure_profile(opened: OpenRun, *, device: str, path: Path, subnets: int, holdout: int, seed: int) -> Profile:
+def measure_profile(
+    opened: OpenRun,
+    *,
+    device: str,
+    path: Path,
+    subnets: int,
+    holdout: int,
+    seed: int,
+    runtime: Runtime = DEFAULT_RUNTIME,
+    fastest: bool = False,
+) -> Profile:
     """Measure, with a journal beside the output that an interrupted call goes on from."""
     journal = path.with_name(f"{path.name}.journal")
     with opened.console.progress("measuring") as ticker:
@@ -57,6 +75,8 @@ def measure_profile(opened: OpenRun, *, device: str, path: Path, subnets: int, h
             subnets,
             holdout=holdout,
             seed=seed,
+            runtime=runtime,
+            fastest=fastest,
             name=opened.run.recipe.network.name,
             journal=journal,
             progress=lambda p: ticker.tick(p.done, p.total, p.remaining_s, p.stage),
@@ -74,6 +94,7 @@ def summary(measured: Profile, cost: CostModel, path: Path) -> dict[str, Any]:
         "verdict": measured.verdict,
         "reasons": list(measured.reasons),
         "advice": list(measured.advice),
+        "runtime": measured.settings["runtime"],
         "n_measured": len(measured.fitted),
         "reference_latency_ms": measured.reference.latency_ms,
         "rules": str(cost.rules),
@@ -89,6 +110,7 @@ def text(measured: Profile, cost: CostModel, path: Path) -> str:
         f"{path}: {len(measured.measurements)} subnets measured, {measured.verdict}.",
         f"Full network {measured.reference.latency_ms:.3f} ms; rounds of one subnet differ by "
         f"{100 * measured.noise.repeat_mape:.2f}%.",
+        *_runtime_text(measured),
         f"Cost model on {held.n} subnets it has not seen: mean error {100 * held.mape:.2f}%, "
         f"{100 * held.within_10pct:.0f}% within 10%, Spearman {held.spearman:.3f}.",
         f"Rules found: {cost.rules}",
@@ -96,3 +118,17 @@ def text(measured: Profile, cost: CostModel, path: Path) -> str:
         f"Next: fn3hw search RUN --profile {path}",
     ]
     return "\n".join(lines)
+
+
+def _runtime_text(measured: Profile) -> list[str]:
+    """What a sweep found, and what it was worth."""
+    trials = measured.settings.get("sweep")
+    if trials is None:
+        return []
+    used, usual = measured.settings["runtime"], DEFAULT_RUNTIME.to_json()
+    changed = [f"{name} {value}" for name, value in used.items() if value != usual[name]]
+    refused = sum(bool(trial["refused"]) for trial in trials)
+    return [
+        f"Fastest of {len(trials) + 1} settings of ONNX Runtime: {', '.join(changed) or 'the usual ones'}"
+        + (f"; {refused} of them cannot run the network." if refused else ".")
+    ]

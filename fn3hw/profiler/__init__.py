@@ -4,10 +4,10 @@ A device is a command whose standard input and output speak the agent's frames (
 measures ONNX files in fresh processes and knows nothing else. `plan` chooses a few subnets that teach most,
 `measuring` times them in rounds against a fixed reference subnet, `kernels` says whose time it is, `verdict` says
 whether to trust it, and `record` is the file it ends in. `profiling` puts them together; `meter` times one more file
-later.
+later. `sweep` finds how a network is run fastest, where that is asked for.
 """
 
-from fn3hw.profiler.device import Device, DeviceRefusal, Runtime, Session, connect
+from fn3hw.profiler.device import DEFAULT_RUNTIME, Device, DeviceRefusal, Runtime, Session, connect
 from fn3hw.profiler.measuring import Effort
 from fn3hw.profiler.meter import Meter, Timing
 from fn3hw.profiler.plan import holdout, plan
@@ -15,6 +15,7 @@ from fn3hw.profiler.profiling import Progress, Sliceable, profile
 from fn3hw.profiler.record import Measurement, Profile
 
 __all__ = [
+    "DEFAULT_RUNTIME",
     "Device",
     "DeviceRefusal",
     "Effort",

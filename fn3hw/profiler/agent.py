@@ -324,15 +324,28 @@ def open_session(path: str, runtime: Header, **overrides: Any) -> tuple[Any, flo
     if chosen.get("profile_prefix"):
         options.enable_profiling = True
         options.profile_file_prefix = chosen["profile_prefix"]
+    wanted = list(chosen["providers"])
+    if absent := sorted(set(wanted) - set(ort.get_available_providers())):
+        there = ", ".join(ort.get_available_providers())
+        raise Refusal("no-provider", f"onnxruntime has no {', '.join(absent)} there; it has {there}")
     start = time.perf_counter_ns()
     try:
-        session = ort.InferenceSession(path, options, providers=chosen["providers"])
+        session = ort.InferenceSession(path, options, providers=[provider(name, chosen) for name in wanted])
     except Exception as error:
         text = str(error)
         if "bad_alloc" in text or "Failed to allocate" in text:
             raise Refusal("out-of-memory", f"the device has too little memory for the model: {text}") from error
         raise Refusal("model-rejected", text) from error
+    if session.get_providers()[0] != wanted[0]:
+        raise Refusal("no-provider", f"{wanted[0]} is installed there, but does not start")
     return session, (time.perf_counter_ns() - start) / 1e6
+
+
+def provider(name: str, runtime: Header) -> Any:
+    """An execution provider with its options: XNNPACK has threads of its own, the others have what they need."""
+    if name == "XnnpackExecutionProvider":
+        return name, {"intra_op_num_threads": str(runtime["intra_op_threads"])}
+    return name
 
 
 def import_runtime() -> Any:
@@ -394,10 +407,11 @@ def measure(request: Header, models: dict[str, str], _: bytes) -> Answer:
     programs, the clock of the thread does not.
     """
     plan, runtime, seed = request["plan"], request["runtime"], request.get("seed", 0)
+    own = request.get("candidate_runtime") or runtime
     waited_s = wait_for_turn(request.get("busy_s", BUSY_S))
-    core = pin(runtime.get("pin", False))
+    core = pin(runtime)
     reference_session, _ms = open_session(models["reference"], runtime)
-    candidate_session, load_ms = open_session(models["candidate"], runtime)
+    candidate_session, load_ms = open_session(models["candidate"], own)
     runs = runner(reference_session, seed), runner(candidate_session, seed)
     gc.disable()
     estimates = _warm_up(runs, plan)
@@ -496,13 +510,13 @@ def wait_for_turn(limit_s: float) -> float:
         time.sleep(0.02)
 
 
-def pin(wanted: bool) -> int | None:
-    """Keep this process on one core, the last it may use; the core, or None where not wanted or not possible."""
-    if not wanted or not hasattr(os, "sched_setaffinity"):
+def pin(runtime: Header) -> int | None:
+    """Keep this process on as many cores as it has threads, the last ones; one of them, or None without pinning."""
+    if not runtime.get("pin") or not hasattr(os, "sched_setaffinity"):
         return None
-    core = max(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {core})
-    return core
+    cores = sorted(os.sched_getaffinity(0))[-runtime["intra_op_threads"] :]
+    os.sched_setaffinity(0, cores)
+    return cores[-1]
 
 
 # --------------------------------------------------------------------------------------- work: kernels and memory
@@ -516,7 +530,7 @@ def kernels(request: Header, models: dict[str, str], _: bytes) -> Answer:
     """
     plan = request["plan"]
     wait_for_turn(request.get("busy_s", BUSY_S))
-    core = pin(request["runtime"].get("pin", False))
+    core = pin(request["runtime"])
     with tempfile.TemporaryDirectory(prefix="fn3hw-kernels-") as folder:
         prefix = os.path.join(folder, "trace")
         session, _ms = open_session(models["candidate"], request["runtime"], profile_prefix=prefix)

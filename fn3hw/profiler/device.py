@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fn3hw.errors import DeviceError
+from fn3hw.errors import DeviceError, InputError, UnknownName
 from fn3hw.profiler.agent import Header
 from fn3hw.profiler.link import Link, LinkLost
 
@@ -28,6 +28,12 @@ RECONNECT_AFTER_S = (0.0, 2.0, 5.0, 15.0, 40.0)
 _LOG = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _NO_MODELS: Final[Mapping[str, bytes]] = {}
+
+
+_KNOWN: Final = {
+    "execution_mode": ("sequential", "parallel"),
+    "graph_optimization": ("disable_all", "enable_basic", "enable_extended", "enable_all"),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +49,10 @@ class Runtime:
         memory_pattern: plan allocations ahead.
         spinning: threads of a pool wait in a busy loop.
         providers: execution providers, the most preferred first.
-        pin: keep the measuring process on one core.
+        pin: keep the measuring process on as many cores as it has threads.
+
+    Raises:
+        InputError: a value is none of those that ONNX Runtime knows.
     """
 
     intra_op_threads: int = 1
@@ -56,6 +65,13 @@ class Runtime:
     providers: tuple[str, ...] = ("CPUExecutionProvider",)
     pin: bool = False
 
+    def __post_init__(self) -> None:
+        for name, known in _KNOWN.items():
+            if getattr(self, name) not in known:
+                raise UnknownName(f"value of {name}", str(getattr(self, name)), known)
+        if self.intra_op_threads < 1 or self.inter_op_threads < 1 or not self.providers:
+            raise InputError("ONNX Runtime needs at least one thread and one execution provider.")
+
     @property
     def clock(self) -> Literal["cpu", "wall"]:
         """The clock that counts: the thread's own where all the work is done on one thread, else the wall's.
@@ -67,8 +83,13 @@ class Runtime:
         return "cpu" if one_thread and self.providers == ("CPUExecutionProvider",) else "wall"
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Plain JSON values; `from_json` reads them back."""
         return {**asdict(self), "providers": list(self.providers)}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Runtime:
+        """Read `to_json` back."""
+        return cls(**{**document, "providers": tuple(document["providers"])})
 
 
 DEFAULT_RUNTIME: Final = Runtime()
@@ -160,7 +181,14 @@ class Session:
         return self._persist(lambda: self._put(model))
 
     def measure(
-        self, *, reference: bytes, candidate: bytes, plan: Mapping[str, Any], runtime: Runtime, seed: int = 0
+        self,
+        *,
+        reference: bytes,
+        candidate: bytes,
+        plan: Mapping[str, Any],
+        runtime: Runtime,
+        candidate_runtime: Runtime | None = None,
+        seed: int = 0,
     ) -> dict[str, Any]:
         """Time two models in alternation in a fresh process.
 
@@ -169,6 +197,7 @@ class Session:
             candidate: the ONNX file to time.
             plan: how much is enough: `fn3hw.profiler.measuring.Effort.to_json`.
             runtime: how ONNX Runtime is used.
+            candidate_runtime: how it is used for the candidate, where that is another way.
             seed: of the random inputs.
 
         Returns:
@@ -176,7 +205,13 @@ class Session:
             and ``candidate_cpu_ns`` (the same on the thread's own clock), ``batches`` (runs per sample), ``load_ms``,
             ``core``, ``conditions`` (what may have disturbed).
         """
-        request = {"plan": {**plan, "clock": runtime.clock}, "runtime": runtime.to_json(), "seed": seed}
+        own = candidate_runtime or runtime
+        request = {
+            "plan": {**plan, "clock": runtime.clock if own.clock == runtime.clock else "wall"},
+            "runtime": runtime.to_json(),
+            "candidate_runtime": own.to_json(),
+            "seed": seed,
+        }
         return self._ask("measure", request, {"reference": reference, "candidate": candidate})[0]
 
     def kernels(self, model: bytes, *, plan: Mapping[str, Any], runtime: Runtime, seed: int = 0) -> list[list[Any]]:
@@ -321,6 +356,7 @@ _HINTS: Final = {
     "model-rejected": "Check the ONNX Runtime version of the device, and the operator set the model was exported with.",
     "out-of-memory": "Close other programs on the device, or profile with the arena off.",
     "timeout": "Check what else runs on the device, or allow more time.",
+    "no-provider": "Choose one that is there, or install the onnxruntime package that has it.",
     "busy": "Wait until the other program has ended, or stop it.",
     "disk": "Free some space in the device's temporary folder (TMPDIR).",
     "version": "Run the same version of fn3hw on both sides.",

@@ -56,7 +56,7 @@ class Meter:
         settings = profile.settings
         self._profile = profile
         self._effort = effort or Effort(**settings["effort"])
-        self._runtime = Runtime(**{**settings["runtime"], "providers": tuple(settings["runtime"]["providers"])})
+        self._runtime = Runtime.from_json(settings["runtime"])
         full = network.with_blockwise(profile.blockwise).deployed(network.space.parse(profile.reference.subnet))
         self._reference: bytes = full.SerializeToString(deterministic=True)
         self._owned = not isinstance(device, Session)

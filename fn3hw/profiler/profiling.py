@@ -21,8 +21,13 @@ from fn3hw.profiler.measuring import Candidate, Effort, Round, measure_rounds
 from fn3hw.profiler.plan import holdout as plan_holdout
 from fn3hw.profiler.plan import plan as plan_subnets
 from fn3hw.profiler.record import Measurement, Network, Profile, Reference, RoundRecord
+from fn3hw.profiler.sweep import Trial, sweep
 from fn3hw.profiler.verdict import judge, noise
 from fn3hw.space.subnet import SearchSpace, Subnet
+
+_SWEEP = "sweep"
+SWEEP_STEPS = 8
+"""About how many settings a sweep tries; for the time that is left."""
 
 
 class Sliceable(Protocol):
@@ -56,19 +61,22 @@ class Sliceable(Protocol):
         """How the bytes of each initializer follow from the counts."""
 
 
+Stage = Literal["sweep", "details", "rounds"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
     """How far a profile is.
 
     Args:
-        stage: ``"rounds"`` or ``"details"`` (kernel times and memory).
+        stage: ``"sweep"``, ``"details"`` (kernel times and memory) or ``"rounds"``.
         done: steps done.
         total: steps in all.
         elapsed_s: seconds since the start of this run.
         remaining_s: seconds left as estimated from the steps of this run, None before the first one.
     """
 
-    stage: Literal["rounds", "details"]
+    stage: Stage
     done: int
     total: int
     elapsed_s: float
@@ -86,6 +94,7 @@ def profile(
     subnets: Sequence[Subnet] | None = None,
     effort: Effort | None = None,
     runtime: Runtime = DEFAULT_RUNTIME,
+    fastest: bool = False,
     name: str = "network",
     progress: Callable[[Progress], None] | None = None,
     journal: Path | str | None = None,
@@ -102,6 +111,7 @@ def profile(
         subnets: measure these instead of a plan.
         effort: how much measuring is enough.
         runtime: how ONNX Runtime is used.
+        fastest: first find the settings that run the full network fastest, from ``runtime`` on.
         name: of the network, for people.
         progress: called after each step.
         journal: file that keeps what was measured; where it exists, measuring goes on from there. The caller deletes
@@ -120,7 +130,7 @@ def profile(
     tests = plan_holdout(network.space, holdout, seed=seed, exclude=fit)
     session = device if isinstance(device, Session) else connect(device)
     try:
-        work = _Work(network, session, effort, runtime, seed, journal, progress)
+        work = _Work(network, session, effort, runtime, fastest, seed, journal, progress)
         work.run([*fit, *tests])
         return _profile(work, fit, tests, name)
     finally:
@@ -144,6 +154,7 @@ class _Work:
         session: Session,
         effort: Effort,
         runtime: Runtime,
+        fastest: bool,
         seed: int,
         journal: Path | str | None,
         progress: Callable[[Progress], None] | None,
@@ -153,13 +164,17 @@ class _Work:
         self.reference = network.space.full()
         settings = {"effort": effort.to_json(), "runtime": runtime.to_json(), "clock": runtime.clock, "seed": seed}
         self.settings: dict[str, Any] = settings
-        belongs_to = {"device": self.device.key, "network": network.architecture, "settings": settings}
+        self.fastest = fastest
+        asked = {**settings, "fastest": True} if fastest else settings
+        belongs_to = {"device": self.device.key, "network": network.architecture, "settings": asked}
         self.journal = Journal(journal, belongs_to)
         self._progress = progress
         self._start = time.monotonic()
         self._steps = 0
 
     def run(self, subnets: Sequence[Subnet]) -> None:
+        if self.fastest:
+            self._choose_runtime()
         self._choose_blockwise()
         ids = {subnet.id for subnet in subnets}
         have = [one for one in self.journal.rounds if one.subnet in ids]
@@ -179,6 +194,25 @@ class _Work:
             done += 1
             total = max(total, done)  # rounds that disagree get further ones
             self._tell("rounds", done, total)
+
+    def _choose_runtime(self) -> None:
+        """How ONNX Runtime runs the full network fastest."""
+        if _SWEEP not in self.journal.details:
+            tried: list[Trial] = []
+
+            def tell(trial: Trial) -> None:
+                tried.append(trial)
+                self._tell("sweep", len(tried), max(len(tried), SWEEP_STEPS))
+
+            best, trials = sweep(
+                self.session, self.model(self.reference),
+                start=self.runtime, effort=self.effort, seed=self.seed, on_trial=tell,
+            )  # fmt: skip
+            tells = {"runtime": best.to_json(), "trials": [trial.to_json() for trial in trials]}
+            self.journal.add_details(_SWEEP, tells)
+        found = self.journal.details[_SWEEP]
+        self.runtime = Runtime.from_json(found["runtime"])
+        self.settings |= {"runtime": found["runtime"], "clock": self.runtime.clock, "sweep": found["trials"]}
 
     def _choose_blockwise(self) -> None:
         """Which linear layers this device computes faster on blocks: each alone, against none."""
@@ -221,7 +255,7 @@ class _Work:
             **{key: memory[key] for key in kept},
         }
 
-    def _tell(self, stage: Literal["rounds", "details"], done: int, total: int) -> None:
+    def _tell(self, stage: Stage, done: int, total: int) -> None:
         self._steps += 1
         if self._progress is not None:
             elapsed = time.monotonic() - self._start

@@ -115,7 +115,8 @@ class Profile(_Part):
     device: dict[str, Any] = Field(description="The device key: profiles are mixed only where it is the same.")
     state: dict[str, Any] = Field(description="What the device was like, for information.")
     settings: dict[str, Any] = Field(
-        description="Effort, runtime options, seed, and per linear layer the 90% interval of its time on blocks."
+        description="Effort, runtime options and what a sweep over them tried, seed, and per linear layer the 90% "
+        "interval of its time on blocks."
     )
     network: Network
     reference: Reference

@@ -84,7 +84,7 @@ def test_a_lost_device_keeps_what_was_measured(network: FakeSupernet, quick: Eff
     from fn3hw.profiler.device import connect
 
     path = tmp_path / "journal.jsonl"
-    session = connect()
+    session = connect(reconnects=0)
 
     def cut(step: Progress) -> None:
         if step.done == 4:
