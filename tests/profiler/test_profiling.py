@@ -104,7 +104,7 @@ class Choosing(FakeSupernet):
 
     def __init__(self, layers: Iterable[str] = ()) -> None:
         self.layers = tuple(layers)
-        super().__init__(channels=32)
+        super().__init__(channels=32, size=24)
 
     def blockwise_layers(self) -> tuple[str, ...]:
         return "fc", "out"
@@ -113,7 +113,7 @@ class Choosing(FakeSupernet):
         return Choosing(layers)
 
     def deployed(self, subnet: Subnet) -> onnx.ModelProto:
-        change = {"fc": {"stem": 8}, "out": {"stem": 32}}
+        change = {"fc": {"stem": 2}, "out": {"stem": 32}}
         counts = {name: n for layer in self.layers for name, n in change[layer].items()}
         usual = {"stem": 16} if subnet == self.space.full() else {}
         return super().deployed(self.space.from_counts({**subnet.counts, **usual, **counts}))
