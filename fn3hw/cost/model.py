@@ -75,6 +75,7 @@ class CostModel:
     _latency: Latency
     _size: Size
     _peak: PeakMemory
+    _without_one: tuple[Latency, ...]
 
     def predict(self, subnets: Iterable[Subnet]) -> pd.DataFrame:
         """Costs of subnets.
@@ -101,6 +102,18 @@ class CostModel:
         )
         index = pd.Index([subnet.id for subnet in subnets], name="subnet", dtype=object)
         return pd.DataFrame(dict(zip(COLUMNS, values, strict=True)), index=index)
+
+    def disagreement(self, subnets: Iterable[Subnet]) -> FloatArray:
+        """How the fits that each left out one measured subnet predict others: shape (measured, subnets).
+
+        Relative to their mean: the root of the mean square of a column is how unsure the model is about that subnet.
+
+        Raises:
+            InputError: a subnet is of another search space.
+        """
+        states = self._encoder.encode(list(subnets))
+        predicted = np.stack([fit.predict(states) for fit in self._without_one])
+        return np.asarray(predicted / predicted.mean(axis=0) - 1.0)
 
     def steps(self, gate: str) -> list[int]:
         """Counts worth keeping: the largest count of each latency that the gate can have, all other gates whole.
@@ -171,7 +184,8 @@ def fit_cost(profile: MeasuredProfile, *, level: float = 0.9) -> CostModel:
     choose = _kernel_fitter if evidence.times.size else _end_to_end_fitter
     rules, evidence, fitter = choose(table, evidence)
     latency = fitter(evidence)
-    left_out = _leave_one_out(fitter, evidence)
+    without_one = _without_one(fitter, evidence)
+    left_out = np.array([fit.predict(evidence.states.take(np.array([i])))[0] for i, fit in enumerate(without_one)])
     size = Size(profile.network.parameters, table.encoder).fit(
         evidence.states, np.array([m.size_bytes for m in profile.fitted], dtype=np.float64)
     )
@@ -190,6 +204,7 @@ def fit_cost(profile: MeasuredProfile, *, level: float = 0.9) -> CostModel:
         _latency=latency,
         _size=size,
         _peak=peak,
+        _without_one=without_one,
     )
 
 
@@ -240,13 +255,10 @@ def _rules(shared: Rule, parts: Iterable[Part], by: str) -> Rules:
     return Rules(shared, own, by)
 
 
-def _leave_one_out(fitter: _Fitter, evidence: Evidence) -> FloatArray:
-    """Latency of each subnet as predicted from the others, under the rules found from all."""
+def _without_one(fitter: _Fitter, evidence: Evidence) -> tuple[Latency, ...]:
+    """The fits that leave out one subnet each, under the rules found from all."""
     rows = np.arange(len(evidence.latency_ms))
-    predicted = np.empty(len(rows))
-    for i in rows:
-        predicted[i] = fitter(evidence.take(rows[rows != i])).predict(evidence.states.take(rows[i : i + 1]))[0]
-    return predicted
+    return tuple(fitter(evidence.take(rows[rows != i])) for i in rows)
 
 
 def _holdout(
