@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fn3hw.errors import DeviceError
 from fn3hw.profiler.agent import Header
+from fn3hw.profiler.devices import command_of
 from fn3hw.profiler.link import Link
 
 CHUNK_BYTES = 1 << 20
@@ -96,13 +97,14 @@ def connect(
     """Start the agent on a device and greet it.
 
     Args:
-        device: ``"local"``, or a command whose standard input and output reach a Python on the device, such as
-            ``"ssh pi@board python3 -"`` (see `fn3hw.profiler.link.resolve`).
+        device: ``"local"``, a name (``fn3hw device add``), or a command whose standard input and output reach a Python
+            on the device, such as ``"ssh pi@board python3 -"`` (see `fn3hw.profiler.link.resolve`).
         connect_s: how long the first answer may take.
         silence_s: how long the device may be silent later on (it sends a sign of life every 2 s while it works).
         work_s: how long one piece of work may take: one round of one subnet, for example.
 
     Raises:
+        InputError: the command cannot be read, or no device has the name.
         DeviceError: the device cannot be reached, or lacks numpy or onnxruntime.
     """
     link = Link(device)
@@ -126,7 +128,7 @@ class Session:
         self._requests = 0
         self._sent: dict[str, int] = {}
         answer, _ = self._ask("hello", {}, silence_s=connect_s)
-        self.device = Device(command=link.device, key=answer["device"], state=answer["state"])
+        self.device = Device(command=command_of(link.device), key=answer["device"], state=answer["state"])
 
     def __enter__(self) -> Session:
         return self
