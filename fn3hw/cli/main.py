@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import typer
 
 from fn3hw.cli.console import EndedIn, report_error
+from fn3hw.cli.device import device
 from fn3hw.cli.export import export
 from fn3hw.cli.lookup import lookup
 from fn3hw.cli.profile import profile
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 for verb in (quickstart, train, profile, search, lookup, export):
     app.command()(verb)
+app.add_typer(device, name="device")
 
 
 def main() -> None:

@@ -206,6 +206,14 @@ class Session:
         request = {"models": {"candidate": self.put(model)}, "runtime": runtime.to_json(), "arena": arena, "seed": seed}
         return self._ask("peak_memory", request)[0]
 
+    def probe(self, *, seconds: float = 1.0) -> dict[str, Any]:
+        """Time a fixed matrix product, to see how quiet the device is just now.
+
+        Returns:
+            ``wall_ns`` (samples of about 1 ms, ns each) and ``conditions`` (what may have disturbed).
+        """
+        return self._ask("probe", {"seconds": seconds})[0]
+
     def run(
         self, model: bytes, inputs: Mapping[str, NDArray[Any]], *, runtime: Runtime = DEFAULT_RUNTIME
     ) -> dict[str, NDArray[Any]]:
