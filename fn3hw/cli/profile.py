@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from fn3hw.cli.console import Console
+from fn3hw.cli.console import Console, Ticker, error_body
 from fn3hw.cli.options import AsJson, RunFolder, Seed
 from fn3hw.cli.runs import OpenRun
+from fn3hw.cli.several import at_once, gravest
 from fn3hw.cost import CostModel, fit_cost
-from fn3hw.errors import NoisyMeasurement
-from fn3hw.profiler import Profile
+from fn3hw.errors import Fn3hwError, InputError, NoisyMeasurement
+from fn3hw.profiler import Profile, command_of
 from fn3hw.profiler import profile as measure
 
 
 def profile(
     run: RunFolder,
     device: Annotated[
-        str, typer.Option(help='"local", or the command of a device, such as "ssh pi python3 -".')
-    ] = "local",
-    output: Annotated[Path | None, typer.Option(help="The profile file; RUN/profile.json by default.")] = None,
+        list[str] | None,
+        typer.Option(help='A name (fn3hw device list), "local" by default, or a command. Several measure at once.'),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="The profile file; RUN/profile.json by default, RUN/profile-NAME.json of several."),
+    ] = None,
     subnets: Annotated[int, typer.Option(min=2, help="Subnets to measure for the cost model.")] = 20,
     holdout: Annotated[int, typer.Option(min=0, help="Further random subnets, to test the cost model on.")] = 10,
     seed: Seed = 0,
@@ -31,11 +39,74 @@ def profile(
     """Measure subnets on a device and fit its cost model. Interrupted, run again, it goes on."""
     console = Console(as_json=as_json)
     opened = OpenRun(run, console)
+    devices = device or ["local"]
+    if len(devices) > 1:
+        paths = several_paths(run, devices, output)
+        found = measure_several(opened, paths, subnets=subnets, holdout=holdout, seed=seed)
+        report_several(console, paths, found, allow_noisy=allow_noisy)
+        return
     path = output or run / "profile.json"
-    measured = measure_profile(opened, device=device, path=path, subnets=subnets, holdout=holdout, seed=seed)
+    measured = measure_profile(opened, device=devices[0], path=path, subnets=subnets, holdout=holdout, seed=seed)
     cost = fit_cost(measured)
     noisy = None if allow_noisy else noise(measured)
     console.result(summary(measured, cost, path), text(measured, cost, path), error=noisy)
+
+
+def several_paths(run: Path, devices: Sequence[str], output: Path | None) -> dict[str, Path]:
+    """The profile file of each device.
+
+    Raises:
+        InputError: one file is asked for, a device is given twice, or no device has a name.
+    """
+    if output is not None:
+        raise InputError(
+            "--output names one file, but several devices are to be profiled.",
+            hint=f"Leave it out: they are written to {run}/profile-NAME.json. Or profile one device at a time.",
+        )
+    paths = {name: run / f"profile-{re.sub(r'[^A-Za-z0-9._-]+', '-', name).strip('-')}.json" for name in devices}
+    if min(len({command_of(name) for name in devices}), len(set(paths.values()))) < len(devices):
+        raise InputError(
+            f"A device is given twice: {', '.join(devices)}.",
+            hint="Give each one once; devices whose commands are alike need names: fn3hw device add",
+        )
+    return paths
+
+
+def measure_several(
+    opened: OpenRun, paths: Mapping[str, Path], *, subnets: int, holdout: int, seed: int
+) -> dict[str, Profile | Fn3hwError]:
+    """Measure on several devices at once: the profile of each, or the error that it ended in."""
+    _ = opened.supernet, opened.run  # loaded before there are threads
+
+    def work(name: str, ticker: Ticker) -> Profile:
+        return _measured(opened, ticker, device=name, path=paths[name], subnets=subnets, holdout=holdout, seed=seed)
+
+    return at_once(opened.console, "measuring", list(paths), work)
+
+
+def report_several(
+    console: Console, paths: Mapping[str, Path], found: Mapping[str, Profile | Fn3hwError], *, allow_noisy: bool
+) -> None:
+    """Fit the cost models, show all profiles, and end in the gravest error."""
+    documents, texts, errors = [], [], {}
+    for name, path in paths.items():
+        measured = found[name]
+        document: dict[str, Any] = {"name": name, "path": str(path)}
+        error: Fn3hwError | None
+        if isinstance(measured, Fn3hwError):
+            error = measured
+            alone = f"fn3hw profile {path.parent} --device {shlex.quote(name)} --output {path}"
+            texts.append(f"{name}: no profile. To go on with it alone, other options as before: {alone}")
+        else:
+            error = None if allow_noisy else noise(measured)
+            cost = fit_cost(measured)
+            document |= summary(measured, cost, path)
+            texts.append(text(measured, cost, path))
+        if error is not None:
+            document["error"] = error_body(error)
+            errors[name] = error
+        documents.append(document)
+    console.result({"profiles": documents}, "\n\n".join(texts), error=gravest(errors))
 
 
 def noise(measured: Profile) -> NoisyMeasurement | None:
@@ -49,18 +120,24 @@ def noise(measured: Profile) -> NoisyMeasurement | None:
 
 def measure_profile(opened: OpenRun, *, device: str, path: Path, subnets: int, holdout: int, seed: int) -> Profile:
     """Measure, with a journal beside the output that an interrupted call goes on from."""
-    journal = path.with_name(f"{path.name}.journal")
     with opened.console.progress("measuring") as ticker:
-        measured = measure(
-            opened.supernet,
-            device,
-            subnets,
-            holdout=holdout,
-            seed=seed,
-            name=opened.run.recipe.network.name,
-            journal=journal,
-            progress=lambda p: ticker.tick(p.done, p.total, p.remaining_s, p.stage),
-        )
+        return _measured(opened, ticker, device=device, path=path, subnets=subnets, holdout=holdout, seed=seed)
+
+
+def _measured(
+    opened: OpenRun, ticker: Ticker, *, device: str, path: Path, subnets: int, holdout: int, seed: int
+) -> Profile:
+    journal = path.with_name(f"{path.name}.journal")
+    measured = measure(
+        opened.supernet,
+        device,
+        subnets,
+        holdout=holdout,
+        seed=seed,
+        name=opened.run.recipe.network.name,
+        journal=journal,
+        progress=lambda p: ticker.tick(p.done, p.total, p.remaining_s, p.stage),
+    )
     measured.write(path)
     journal.unlink(missing_ok=True)
     return measured
