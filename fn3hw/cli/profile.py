@@ -90,18 +90,20 @@ def report_several(
     """Fit the cost models, show all profiles, and end in the gravest error."""
     documents, texts, errors = [], [], {}
     for name, path in paths.items():
-        measured = found[name]
         document: dict[str, Any] = {"name": name, "path": str(path)}
         error: Fn3hwError | None
-        if isinstance(measured, Fn3hwError):
-            error = measured
-            alone = f"fn3hw profile {path.parent} --device {shlex.quote(name)} --output {path}"
-            texts.append(f"{name}: no profile. To go on with it alone, other options as before: {alone}")
-        else:
-            error = None if allow_noisy else noise(measured)
+        try:
+            measured = found[name]
+            if isinstance(measured, Fn3hwError):
+                raise measured
             cost = fit_cost(measured)
             document |= summary(measured, cost, path)
             texts.append(text(measured, cost, path))
+            error = None if allow_noisy else noise(measured)
+        except Fn3hwError as failed:
+            error = failed
+            alone = f"fn3hw profile {path.parent} --device {shlex.quote(name)} --output {path}"
+            texts.append(f"{name}: failed. To go on with it alone, other options as before: {alone}")
         if error is not None:
             document["error"] = error_body(error)
             errors[name] = error

@@ -107,6 +107,19 @@ def test_a_device_that_fails_keeps_its_journal_and_stops_no_other(call: Any, own
     check_error(worse, 1, "pi5: The link was cut.", "jetson: ZeroDivisionError")
 
 
+def test_a_cost_model_that_cannot_be_fitted_is_the_error_of_its_device(
+    call: Any, own: Path, measure_by: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(profile: Profile) -> CostModel:
+        raise InputError("Too few subnets.")
+
+    measure_by(lambda device: None)
+    monkeypatch.setattr("fn3hw.cli.profile.fit_cost", refuse)
+    result = call("profile", own, *BOTH, "--json")
+    check_error(result, 2, "local: Too few", "pi5: Too few")
+    assert len(result.document["profiles"]) == 2 and (own / "profile-pi5.json").is_file()
+
+
 def test_a_noisy_profile_is_kept_beside_its_error(
     call: Any, own: Path, measure_by: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
