@@ -65,13 +65,18 @@ class Console:
     @contextmanager
     def progress(self, what: str) -> Iterator[Ticker]:
         """A progress bar on a terminal, and a line every now and then elsewhere."""
+        with self.progress_of([what]) as (ticker,):
+            yield ticker
+
+    @contextmanager
+    def progress_of(self, whats: Sequence[str]) -> Iterator[list[Ticker]]:
+        """`progress` of several things at a time; their tickers may be used by different threads."""
         if not self._err.is_terminal:
-            yield _Lines(self, what)
+            yield [_Lines(self, what) for what in whats]
             return
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"))
         with Progress(*columns, console=self._err, transient=True) as bar:
-            task = bar.add_task(escape(what), total=None, note="")
-            yield _Bar(bar, task)
+            yield [_Bar(bar, bar.add_task(escape(what), total=None, note="")) for what in whats]
 
 
 class EndedIn(Exception):
@@ -126,6 +131,11 @@ def error_body(error: Fn3hwError) -> dict[str, Any]:
     if isinstance(error, InfeasibleBudget):
         body |= {"limit": error.limit, "best": error.best}
     return body
+
+
+def bug(error: BaseException) -> Fn3hwError:
+    """An error that nobody raised on purpose, as one of ours."""
+    return Fn3hwError(f"{type(error).__name__}: {error}", hint="This is a bug of fn3hw; -vv shows where.")
 
 
 def duration(seconds: float | None) -> str:

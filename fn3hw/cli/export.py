@@ -22,7 +22,9 @@ def export(
     latency_ms: LatencyMs = None,
     peak_mib: PeakMib = None,
     size_mib: SizeMib = None,
-    verify_on: Annotated[str, typer.Option(help='Device to measure on: "local", a command, or "none".')] = "local",
+    verify_on: Annotated[
+        str, typer.Option(help='Device to measure on: a name, "local", a command, or "none".')
+    ] = "local",
     plot: Plot = None,
     as_json: AsJson = False,
 ) -> None:

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 import typer
 
-from fn3hw.cli.console import EndedIn, report_error
+from fn3hw.cli.console import EndedIn, bug, report_error
+from fn3hw.cli.device import device
 from fn3hw.cli.export import export
 from fn3hw.cli.lookup import lookup
 from fn3hw.cli.profile import profile
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 for verb in (quickstart, train, profile, search, lookup, export):
     app.command()(verb)
+app.add_typer(device, name="device")
 
 
 def main() -> None:
@@ -60,6 +62,6 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as error:
         if verbose:
             traceback.print_exc()
-        wrapped = Fn3hwError(f"{type(error).__name__}: {error}", hint="This is a bug of fn3hw; -vv shows where.")
+        wrapped = bug(error)
         report_error(wrapped, as_json="--json" in arguments)
         return wrapped.exit_status

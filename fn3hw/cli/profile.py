@@ -2,28 +2,44 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from fn3hw.cli.console import Console
+from fn3hw.cli.console import Console, Ticker, duration, error_body
 from fn3hw.cli.options import AsJson, RunFolder, Seed
 from fn3hw.cli.runs import OpenRun
 from fn3hw.cli.runtime import Providers, Settings, Sweep, Threads, runtime_of
+from fn3hw.cli.several import at_once, gravest
 from fn3hw.cost import CostModel, fit_cost
-from fn3hw.errors import NoisyMeasurement
-from fn3hw.profiler import DEFAULT_RUNTIME, Profile, Runtime
+from fn3hw.cost.sampling import AT_MOST, profile_until
+from fn3hw.errors import Fn3hwError, InputError, NoisyMeasurement
+from fn3hw.profiler import DEFAULT_RUNTIME, Profile, Runtime, command_of
 from fn3hw.profiler import profile as measure
 
 
 def profile(
     run: RunFolder,
     device: Annotated[
-        str, typer.Option(help='"local", or the command of a device, such as "ssh pi python3 -".')
-    ] = "local",
-    output: Annotated[Path | None, typer.Option(help="The profile file; RUN/profile.json by default.")] = None,
-    subnets: Annotated[int, typer.Option(min=2, help="Subnets to measure for the cost model.")] = 20,
+        list[str] | None,
+        typer.Option(help='A name (fn3hw device list), "local" by default, or a command. Several measure at once.'),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="The profile file; RUN/profile.json by default, RUN/profile-NAME.json of several."),
+    ] = None,
+    subnets: Annotated[
+        int | None, typer.Option(min=2, help="Subnets to measure for the cost model: 20, or at most 160 by need.")
+    ] = None,
+    target_mape: Annotated[
+        float | None, typer.Option(help="Measure by need until the cost model's error is at most this, such as 0.02.")
+    ] = None,
+    minutes: Annotated[float | None, typer.Option(help="Measure by need for so many minutes.")] = None,
     holdout: Annotated[int, typer.Option(min=0, help="Further random subnets, to test the cost model on.")] = 10,
     threads: Threads = 1,
     provider: Providers = None,
@@ -35,15 +51,106 @@ def profile(
 ) -> None:
     """Measure subnets on a device and fit its cost model. Interrupted, run again, it goes on."""
     console = Console(as_json=as_json)
-    used = runtime_of(threads, provider, runtime)
-    opened = OpenRun(run, console)
-    path = output or run / "profile.json"
-    measured = measure_profile(
-        opened, device=device, path=path, subnets=subnets, holdout=holdout, seed=seed, runtime=used, fastest=sweep
+    wanted = Wanted(
+        subnets=subnets,
+        target_mape=target_mape,
+        minutes=minutes,
+        holdout=holdout,
+        seed=seed,
+        runtime=runtime_of(threads, provider, runtime),
+        sweep=sweep,
     )
+    opened = OpenRun(run, console)
+    devices = device or ["local"]
+    if len(devices) > 1:
+        paths = several_paths(run, devices, output)
+        report_several(console, paths, measure_several(opened, paths, wanted), allow_noisy=allow_noisy)
+        return
+    path = output or run / "profile.json"
+    measured = measure_profile(opened, wanted, device=devices[0], path=path)
     cost = fit_cost(measured)
     noisy = None if allow_noisy else noise(measured)
     console.result(summary(measured, cost, path), text(measured, cost, path), error=noisy)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What is to be measured, and how.
+
+    Args:
+        subnets: for the cost model; None is 20, and no limit but time and error by need.
+        target_mape: measure by need until the cost model is that good.
+        minutes: measure by need for so long.
+        holdout: random subnets to test the cost model on.
+        seed: of the plan.
+        runtime: how ONNX Runtime is used.
+        sweep: first find the settings that are fastest.
+    """
+
+    subnets: int | None = None
+    target_mape: float | None = None
+    minutes: float | None = None
+    holdout: int = 0
+    seed: int = 0
+    runtime: Runtime = DEFAULT_RUNTIME
+    sweep: bool = False
+
+
+def several_paths(run: Path, devices: Sequence[str], output: Path | None) -> dict[str, Path]:
+    """The profile file of each device.
+
+    Raises:
+        InputError: one file is asked for, a device is given twice, or no device has a name.
+    """
+    if output is not None:
+        raise InputError(
+            "--output names one file, but several devices are to be profiled.",
+            hint=f"Leave it out: they are written to {run}/profile-NAME.json. Or profile one device at a time.",
+        )
+    paths = {name: run / f"profile-{re.sub(r'[^A-Za-z0-9._-]+', '-', name).strip('-')}.json" for name in devices}
+    if min(len({command_of(name) for name in devices}), len(set(paths.values()))) < len(devices):
+        raise InputError(
+            f"A device is given twice: {', '.join(devices)}.",
+            hint="Give each one once; devices whose commands are alike need names: fn3hw device add",
+        )
+    return paths
+
+
+def measure_several(opened: OpenRun, paths: Mapping[str, Path], wanted: Wanted) -> dict[str, Profile | Fn3hwError]:
+    """Measure on several devices at once: the profile of each, or the error that it ended in."""
+    _ = opened.supernet, opened.run  # loaded before there are threads
+
+    def work(name: str, ticker: Ticker) -> Profile:
+        return _measured(opened, wanted, ticker, device=name, path=paths[name])
+
+    return at_once(opened.console, "measuring", list(paths), work)
+
+
+def report_several(
+    console: Console, paths: Mapping[str, Path], found: Mapping[str, Profile | Fn3hwError], *, allow_noisy: bool
+) -> None:
+    """Fit the cost models, show all profiles, and end in the gravest error."""
+    documents, texts, errors = [], [], {}
+    for name, path in paths.items():
+        document: dict[str, Any] = {"name": name, "path": str(path)}
+        error: Fn3hwError | None
+        try:
+            measured = found[name]
+            if isinstance(measured, Fn3hwError):
+                raise measured
+            cost = fit_cost(measured)
+            document |= summary(measured, cost, path)
+            texts.append(text(measured, cost, path))
+            error = None if allow_noisy else noise(measured)
+        except Fn3hwError as failed:
+            error = failed
+            alone = f"fn3hw profile {path.parent} --device {shlex.quote(name)} --output {path}"
+            texts.append(f"{name}: failed. To go on with it alone, other options as before: {alone}")
+        if error is not None:
+            document["error"] = error_body(error)
+            errors[name] = error
+        documents.append(document)
+    console.result({"profiles": documents}, "\n\n".join(texts), error=gravest(errors))
 
 
 def noise(measured: Profile) -> NoisyMeasurement | None:
@@ -55,32 +162,29 @@ def noise(measured: Profile) -> NoisyMeasurement | None:
     return None
 
 
-def measure_profile(
-    opened: OpenRun,
-    *,
-    device: str,
-    path: Path,
-    subnets: int,
-    holdout: int,
-    seed: int,
-    runtime: Runtime = DEFAULT_RUNTIME,
-    fastest: bool = False,
-) -> Profile:
+def measure_profile(opened: OpenRun, wanted: Wanted, *, device: str, path: Path) -> Profile:
     """Measure, with a journal beside the output that an interrupted call goes on from."""
-    journal = path.with_name(f"{path.name}.journal")
     with opened.console.progress("measuring") as ticker:
-        measured = measure(
-            opened.supernet,
-            device,
-            subnets,
-            holdout=holdout,
-            seed=seed,
-            runtime=runtime,
-            fastest=fastest,
-            name=opened.run.recipe.network.name,
-            journal=journal,
-            progress=lambda p: ticker.tick(p.done, p.total, p.remaining_s, p.stage),
-        )
+        return _measured(opened, wanted, ticker, device=device, path=path)
+
+
+def _measured(opened: OpenRun, wanted: Wanted, ticker: Ticker, *, device: str, path: Path) -> Profile:
+    journal = path.with_name(f"{path.name}.journal")
+    options: dict[str, Any] = {
+        "seed": wanted.seed,
+        "runtime": wanted.runtime,
+        "fastest": wanted.sweep,
+        "name": opened.run.recipe.network.name,
+        "journal": journal,
+        "progress": lambda p: ticker.tick(p.done, p.total, p.remaining_s, p.stage),
+    }
+    if wanted.target_mape is None and wanted.minutes is None:
+        measured = measure(opened.supernet, device, wanted.subnets or 20, holdout=wanted.holdout, **options)
+    else:
+        measured = profile_until(
+            opened.supernet, device, target_mape=wanted.target_mape, minutes=wanted.minutes,
+            at_most=wanted.subnets or AT_MOST, held_out=wanted.holdout, **options,
+        )  # fmt: skip
     measured.write(path)
     journal.unlink(missing_ok=True)
     return measured
@@ -96,6 +200,7 @@ def summary(measured: Profile, cost: CostModel, path: Path) -> dict[str, Any]:
         "advice": list(measured.advice),
         "runtime": measured.settings["runtime"],
         "n_measured": len(measured.fitted),
+        "sampling": measured.settings.get("sampling"),
         "reference_latency_ms": measured.reference.latency_ms,
         "rules": str(cost.rules),
         "holdout": cost.holdout.to_json(),
@@ -111,6 +216,7 @@ def text(measured: Profile, cost: CostModel, path: Path) -> str:
         f"Full network {measured.reference.latency_ms:.3f} ms; rounds of one subnet differ by "
         f"{100 * measured.noise.repeat_mape:.2f}%.",
         *_runtime_text(measured),
+        *_sampling_text(measured),
         f"Cost model on {held.n} subnets it has not seen: mean error {100 * held.mape:.2f}%, "
         f"{100 * held.within_10pct:.0f}% within 10%, Spearman {held.spearman:.3f}.",
         f"Rules found: {cost.rules}",
@@ -131,4 +237,16 @@ def _runtime_text(measured: Profile) -> list[str]:
     return [
         f"Fastest of {len(trials) + 1} settings of ONNX Runtime: {', '.join(changed) or 'the usual ones'}"
         + (f"; {refused} of them cannot run the network." if refused else ".")
+    ]
+
+
+def _sampling_text(measured: Profile) -> list[str]:
+    """Why measuring by need ended."""
+    sampling = measured.settings.get("sampling")
+    if sampling is None:
+        return []
+    because = {"target": "the target error was met", "time": "the time was up", "subnets": "there were enough of them"}
+    return [
+        f"Measured by need: {len(measured.fitted)} subnets in {duration(sampling['seconds'])}, until "
+        f"{because[sampling['stopped_by']]}; left-out subnets are predicted within {100 * sampling['error']:.2f}%."
     ]

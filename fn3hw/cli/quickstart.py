@@ -10,7 +10,7 @@ import typer
 
 from fn3hw.cli.console import Console, duration
 from fn3hw.cli.options import AsJson, Seed
-from fn3hw.cli.profile import measure_profile
+from fn3hw.cli.profile import Wanted, measure_profile
 from fn3hw.cli.runs import OpenRun, onnx_accuracy
 from fn3hw.cli.search import run_search, show_front
 from fn3hw.cli.train import train_run
@@ -38,7 +38,7 @@ def quickstart(
     train_run(Run.create(output, recipe.model_copy(update={"seed": seed})), console)
     console.say("2/4 profile: measure 20 of its subnets on this machine")
     path = output / "profile.json"
-    measured = measure_profile(opened, device="local", path=path, subnets=20, holdout=5, seed=seed)
+    measured = measure_profile(opened, Wanted(subnets=20, holdout=5, seed=seed), device="local", path=path)
     console.say("3/4 search: the most accurate subnet for every latency")
     atlas = run_search(opened, measured, evaluations=150, images=recipe.data.search, cost_by="latency", seed=seed)
     show_front(console, atlas)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,26 +22,11 @@ from fn3hw.space.subnet import Subnet
 
 START = 10
 """Subnets of the plan that everything starts from."""
+AT_MOST = 160
+"""Subnets, unless told otherwise."""
 _POOL = 400
 _GROWTH = 8
 """Between two fits, the measured subnets grow by one in so many."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sampled:
-    """A profile that was measured until it was good enough.
-
-    Args:
-        profile: the profile.
-        stopped_by: what ended it: the target error, the time budget, or the number of subnets.
-        error: mean relative error of the cost model on subnets left out of the fit, as a fraction.
-        seconds: what it took.
-    """
-
-    profile: Profile
-    stopped_by: Literal["target", "time", "subnets"]
-    error: float
-    seconds: float
 
 
 def profile_until(
@@ -51,12 +35,12 @@ def profile_until(
     *,
     target_mape: float | None = None,
     minutes: float | None = None,
-    at_most: int = 160,
+    at_most: int = AT_MOST,
     held_out: int = 0,
     seed: int = 0,
     journal: Path | str | None = None,
     **options: Any,
-) -> Sampled:
+) -> Profile:
     """Measure subnets, the one that the cost model is least sure about next, until a target is reached.
 
     Args:
@@ -69,6 +53,10 @@ def profile_until(
         seed: of the first subnets and of those to choose from.
         journal: as there; an interrupted call goes on with the same subnets.
         options: further arguments of `fn3hw.profile`.
+
+    Returns:
+        The profile; its ``settings["sampling"]`` tells what ended it (``stopped_by``: target, time or subnets), the
+        mean relative ``error`` on subnets left out of the fit, and the ``seconds`` that it took.
 
     Raises:
         InputError: a target is out of range.
@@ -97,8 +85,14 @@ def profile_until(
     finally:
         if session is not device:
             session.close()
-    error, seconds = cost.holdout.mape, time.monotonic() - started
-    return Sampled(profile=measured, stopped_by=stopped_by or "subnets", error=error, seconds=seconds)
+    noted = {
+        "target_mape": target_mape,
+        "minutes": minutes,
+        "stopped_by": stopped_by or "subnets",
+        "error": cost.holdout.mape,
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    return measured.model_copy(update={"settings": {**measured.settings, "sampling": noted}})
 
 
 def _stop(

@@ -2,7 +2,7 @@
 
 One file that needs the standard library, numpy and onnxruntime: its source is sent to a board as it is, and nothing is
 installed there. It knows ONNX files and nothing of the rest of fn3hw. Reading order: frames, the serving loop,
-fresh processes, then what is done in one (`measure`, `kernels`, `peak_memory`, `run`), then the device key.
+fresh processes, then what is done in one (`measure`, `kernels`, `peak_memory`, `run`, `probe`), then the device key.
 
 Frames, both ways::
 
@@ -640,7 +640,28 @@ def run_model(request: Header, models: dict[str, str], payload: bytes) -> Answer
     return {"outputs": described}, b"".join(data)
 
 
-# ---------------------------------------------------------------------------------------- conditions, device key
+# -------------------------------------------------------------------------------- probe, conditions, device key
+
+
+def probe(request: Header, _models: dict[str, str], _payload: bytes) -> Answer:
+    """Time a fixed matrix product for ``seconds``: raw samples of about 1 ms each, wall time in ns, and conditions."""
+    import numpy as np
+
+    matrix = np.ones((64, 64), np.float32)
+    run = matrix.dot
+    clock = time.perf_counter_ns
+    gc.disable()
+    (fastest,) = _warm_up((lambda: run(matrix),), {"warmup_runs": 10, "warmup_s": 0.1})
+    repeat = int(1e6 / fastest) + 1
+    samples: list[int] = []
+    before = observe(None)
+    end = clock() + request["seconds"] * 1e9
+    while clock() < end or len(samples) < 20:
+        start = clock()
+        for _ in range(repeat):
+            run(matrix)
+        samples.append(clock() - start)
+    return {"wall_ns": samples, "conditions": compare(before, observe(None))}, b""
 
 
 def observe(core: int | None) -> Header:
@@ -695,9 +716,23 @@ def hello(request: Header, _models: dict[str, str], _payload: bytes) -> Answer:
             "providers": ort.get_available_providers(),
             "cpu_count": os.cpu_count(),
             "free_mib": free_mib(),
+            **surroundings(),
             "now": observe(None),
         },
     }, b""
+
+
+def surroundings() -> Header:
+    """Load average, turbo and the disk that models are kept on; entries that cannot be read are left out."""
+    seen: Header = {"folder": tempfile.gettempdir()}
+    with contextlib.suppress(OSError):
+        seen["free_disk_mib"] = shutil.disk_usage(seen["folder"]).free >> 20
+    with contextlib.suppress(OSError, AttributeError):
+        seen["load_average"] = round(os.getloadavg()[0], 2)
+    for file, on in (("cpufreq/boost", "1"), ("intel_pstate/no_turbo", "0")):
+        with contextlib.suppress(OSError):
+            seen["turbo"] = read(f"/sys/devices/system/cpu/{file}").strip() == on
+    return seen
 
 
 def device_key(ort: Any) -> Header:
@@ -779,6 +814,7 @@ WORK: dict[str, Callable[[Header, dict[str, str], bytes], Answer]] = {
     "kernels": kernels,
     "peak_memory": peak_memory,
     "run": run_model,
+    "probe": probe,
 }
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from fn3hw.errors import DeviceError, InputError, UnknownName
 from fn3hw.profiler.agent import Header
+from fn3hw.profiler.devices import command_of
 from fn3hw.profiler.link import Link, LinkLost
 
 CHUNK_BYTES = 1 << 20
@@ -136,14 +137,15 @@ def connect(
     """Start the agent on a device and greet it.
 
     Args:
-        device: ``"local"``, or a command whose standard input and output reach a Python on the device, such as
-            ``"ssh pi@board python3 -"`` (see `fn3hw.profiler.link.resolve`).
+        device: ``"local"``, a name (``fn3hw device add``), or a command whose standard input and output reach a Python
+            on the device, such as ``"ssh pi@board python3 -"`` (see `fn3hw.profiler.link.resolve`).
         connect_s: how long the first answer may take.
         silence_s: how long the device may be silent later on (it sends a sign of life every 2 s while it works).
         work_s: how long one piece of work may take: one round of one subnet, for example.
         reconnects: how often one piece of work is begun anew when the link is lost meanwhile.
 
     Raises:
+        InputError: the command cannot be read, or no device has the name.
         DeviceError: the device cannot be reached, or lacks numpy or onnxruntime.
     """
     return Session(device, connect_s=connect_s, silence_s=silence_s, work_s=work_s, reconnects=reconnects)
@@ -230,6 +232,14 @@ class Session:
         request = {"runtime": runtime.to_json(), "arena": arena, "seed": seed}
         return self._ask("peak_memory", request, {"candidate": model})[0]
 
+    def probe(self, *, seconds: float = 1.0) -> dict[str, Any]:
+        """Time a fixed matrix product, to see how quiet the device is just now.
+
+        Returns:
+            ``wall_ns`` (samples of about 1 ms, ns each) and ``conditions`` (what may have disturbed).
+        """
+        return self._ask("probe", {"seconds": seconds})[0]
+
     def run(
         self, model: bytes, inputs: Mapping[str, NDArray[Any]], *, runtime: Runtime = DEFAULT_RUNTIME
     ) -> dict[str, NDArray[Any]]:
@@ -299,7 +309,7 @@ class Session:
         except BaseException:
             link.close(patience_s=0.2)
             raise
-        return link, Device(command=self._command, key=answer["device"], state=answer["state"])
+        return link, Device(command=command_of(self._command), key=answer["device"], state=answer["state"])
 
     def _persist(self, work: Callable[[], _T]) -> _T:
         """Do the work; where the link is lost, connect again and do it anew."""

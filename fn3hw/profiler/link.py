@@ -12,9 +12,10 @@ import time
 from collections import deque
 from pathlib import Path
 
-from fn3hw.errors import DeviceError, InputError
+from fn3hw.errors import DeviceError
 from fn3hw.profiler import agent
 from fn3hw.profiler.agent import FrameError, Header
+from fn3hw.profiler.devices import LOCAL, command_of, parse
 
 AGENT = Path(agent.__file__)
 GREETING_BYTES = 64 << 10
@@ -27,24 +28,19 @@ _BOOTSTRAP = "import sys;f=sys.stdin.buffer;exec(compile(f.read(int(f.readline()
 def resolve(device: str) -> tuple[list[str], bytes]:
     """The arguments of the command for ``device`` and the bytes it has to be sent first.
 
-    ``"local"`` is this interpreter. A command that ends in ``-``, as in ``ssh pi@board python3 -``, is an interpreter
-    that reads its program from standard input; since Python would read that to its end, it is started with a small
-    program that reads just the agent's source. ssh hands its arguments to a shell, so there that program is quoted once
-    more. Any other command has to speak the agent's frames by itself.
+    A name stands for its command (`fn3hw.profiler.devices`). ``"local"`` is this interpreter. A command that ends in
+    ``-``, as in ``ssh pi@board python3 -``, is an interpreter that reads its program from standard input; since Python
+    would read that to its end, it is started with a small program that reads just the agent's source. ssh hands its
+    arguments to a shell, so there that program is quoted once more. Any other command has to speak the agent's frames
+    by itself.
 
     Raises:
-        InputError: the command is empty or its quotes do not match.
+        InputError: the command is empty, its quotes do not match, or a name is not known.
     """
-    if device == "local":
+    command = command_of(device)
+    if command == LOCAL:
         return [sys.executable, "-u", str(AGENT)], b""
-    try:
-        words = shlex.split(device)
-    except ValueError as error:
-        raise InputError(f"The device command {device!r} cannot be read: {error}.") from error
-    if not words:
-        raise InputError(
-            "The device command is empty.", hint='Use "local", or a command such as "ssh pi@board python3 -".'
-        )
+    words = parse(command)
     if words[-1] != "-":
         return words, b""
     through_shell = any(os.path.basename(word) in _SHELLS for word in words)

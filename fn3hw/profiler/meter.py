@@ -41,7 +41,7 @@ class Meter:
     Args:
         network: the profile's network, for the reference subnet.
         profile: whose milliseconds are meant.
-        device: how to reach the profile's device: a command or a session.
+        device: how to reach the profile's device: a name, a command or a session.
         effort: how much measuring is enough; the profile's where it is left out.
 
     Raises:

@@ -103,7 +103,7 @@ def profile(
 
     Args:
         net: a supernet (`fn3hw.deploy.Supernet`) or a nested module, which is exported first.
-        device: ``"local"``, the command of a device, or a session with one.
+        device: ``"local"``, the name or the command of a device, or a session with one.
         budget_subnets: how many subnets to measure for fitting, the full and the smallest among them.
         holdout: how many uniformly random subnets to measure besides, to test a cost model on.
         rounds: fresh processes per subnet; instead of ``effort.rounds``.
@@ -118,7 +118,7 @@ def profile(
             it when the profile is stored.
 
     Raises:
-        InputError: fewer than two subnets are asked for, or an option is out of range.
+        InputError: fewer than two subnets are asked for, an option is out of range, or no device has the name.
         ProfileError: the journal is of another device, network or settings.
         DeviceError: the device cannot be reached or used; what was measured is in the journal.
     """

@@ -6,11 +6,16 @@ import fcntl
 import hashlib
 import os
 import tempfile
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from fn3hw.errors import InputError, RunError
+
+_UMASK = threading.Lock()
 
 
 def sha256(data: bytes) -> str:
@@ -69,11 +74,11 @@ def append_line(path: Path | str, line: str) -> None:
 
 
 @contextmanager
-def only_writer(path: Path | str) -> Iterator[None]:
+def only_writer(path: Path | str, *, wait_s: float = 0.0) -> Iterator[None]:
     """Within the context, this program alone may write ``path``; the lock lies beside it and ends with the program.
 
     Raises:
-        RunError: another program, or another context of this one, writes it.
+        RunError: another program, or another context of this one, writes it, and still does after ``wait_s`` seconds.
         InputError: the folder cannot be written.
     """
     target = Path(path)
@@ -84,23 +89,34 @@ def only_writer(path: Path | str) -> Iterator[None]:
     except OSError as error:
         raise _cannot_write(beside, error) from error
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not _locked(lock, wait_s):
             lock.seek(0)
             owner = lock.read().strip() or "another program"
             raise RunError(
                 f"{target} is in use: {owner} writes to it.", hint="Wait until it has ended, or stop it, and try again."
-            ) from None
+            )
         lock.truncate(0)
         lock.write(f"process {os.getpid()}")
         lock.flush()
         yield
 
 
+def _locked(lock: IO[str], wait_s: float) -> bool:
+    end = time.monotonic() + wait_s
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except OSError:
+            if time.monotonic() >= end:
+                return False
+            time.sleep(0.02)
+
+
 def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
+    with _UMASK:  # of two threads that set it at the same time, the later one would take 0 for the user's
+        mask = os.umask(0)
+        os.umask(mask)
     return mask
 
 

@@ -109,6 +109,10 @@ class FakeProfile:
     network: Net = field(default_factory=lambda: Net(UNITS, PARAMETERS))
     reference: Value = Value(latency_ms=1.0)
     noise: Value = Value(repeat_mape=0.004)
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def model_copy(self, *, update: dict[str, Any]) -> FakeProfile:
+        return replace(self, **update)
 
     @property
     def fitted(self) -> tuple[Measurement, ...]:

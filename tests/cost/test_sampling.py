@@ -45,16 +45,17 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
 
 def test_it_stops_as_soon_as_the_target_is_met(bench: Bench) -> None:
     found = profile_until(NET, target_mape=0.015, held_out=20)
-    assert found.stopped_by == "target" and found.error <= 0.015
+    sampling = found.settings["sampling"]
+    assert sampling["stopped_by"] == "target" and sampling["error"] <= 0.015
     assert len(bench.asked[0]) == START
     errors = [
         fit_cost(measure(MACHINE, asked, noise=0.003, seed=len(asked))).holdout.mape for asked in bench.asked[:-2]
     ]
     assert all(error > 0.015 for error in errors)
-    cost = fit_cost(found.profile)
+    cost = fit_cost(found)
     truth = np.array([true_ms(MACHINE, one) for one in subnets(40, 9)])
     assert np.mean(np.abs(cost.predict(subnets(40, 9)).latency_ms / truth - 1)) < 0.03
-    assert len(found.profile.held_out) == 20
+    assert len(found.held_out) == 20
     assert bench.closed
 
 
@@ -66,11 +67,11 @@ def test_every_step_adds_to_what_was_measured_and_repeats(bench: Bench) -> None:
     first = bench.asked.copy()
     bench.asked.clear()
     found = profile_until(NET, target_mape=1e-6, at_most=12)
-    assert bench.asked == first and found.stopped_by == "subnets"
+    assert bench.asked == first and found.settings["sampling"]["stopped_by"] == "subnets"
 
 
 def test_time_ends_it(bench: Bench) -> None:
-    assert profile_until(NET, minutes=1e-9).stopped_by == "time"
+    assert profile_until(NET, minutes=1e-9).settings["sampling"]["stopped_by"] == "time"
     assert [len(asked) for asked in bench.asked] == [START]
 
 

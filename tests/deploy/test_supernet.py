@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -186,6 +189,20 @@ def test_a_sliced_file_is_really_smaller_and_has_no_gates() -> None:
     assert smallest.ByteSize() < 0.5 * full.ByteSize()
     assert len(smallest.graph.node) < len(full.graph.node)
     assert not any("gate/" in name for m in (full, smallest) for node in m.graph.node for name in node.input)
+
+
+@pytest.mark.parametrize("supernet", [lambda: zoo_supernet(True), lambda: quantized()[1]], ids=["fp32", "quantized"])
+def test_slices_taken_by_several_threads_are_those_of_one(supernet: Callable[[], Supernet]) -> None:
+    net, rng = supernet(), np.random.default_rng(0)
+    drawn = [net.space.random(rng) for _ in range(4)] * 2
+    expected = [net.deployed(subnet) for subnet in drawn]
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            assert list(pool.map(net.deployed, drawn)) == expected
+    finally:
+        sys.setswitchinterval(before)
 
 
 def test_node_names_are_those_of_the_supernet_and_of_the_users_modules() -> None:
