@@ -34,13 +34,16 @@ def profile(
         typer.Option(help="The profile file; RUN/profile.json by default, RUN/profile-NAME.json of several."),
     ] = None,
     subnets: Annotated[
-        int | None, typer.Option(min=2, help="Subnets to measure for the cost model: 20, or at most 160 by need.")
+        int | None, typer.Option(min=2, help="Subnets for the cost model: 20; 10 with --from; by need at most 160.")
     ] = None,
     target_mape: Annotated[
         float | None, typer.Option(help="Measure by need until the cost model's error is at most this, such as 0.02.")
     ] = None,
     minutes: Annotated[float | None, typer.Option(help="Measure by need for so many minutes.")] = None,
     holdout: Annotated[int, typer.Option(min=0, help="Further random subnets, to test the cost model on.")] = 10,
+    origin: Annotated[
+        Path | None, typer.Option("--from", help="Another device's profile to start from; 10 subnets may do then.")
+    ] = None,
     threads: Threads = 1,
     provider: Providers = None,
     runtime: Settings = None,
@@ -51,6 +54,7 @@ def profile(
 ) -> None:
     """Measure subnets on a device and fit its cost model. Interrupted, run again, it goes on."""
     console = Console(as_json=as_json)
+    opened = OpenRun(run, console)
     wanted = Wanted(
         subnets=subnets,
         target_mape=target_mape,
@@ -59,8 +63,8 @@ def profile(
         seed=seed,
         runtime=runtime_of(threads, provider, runtime),
         sweep=sweep,
+        origin=opened.profile(origin) if origin else None,
     )
-    opened = OpenRun(run, console)
     devices = device or ["local"]
     if len(devices) > 1:
         paths = several_paths(run, devices, output)
@@ -78,13 +82,14 @@ class Wanted:
     """What is to be measured, and how.
 
     Args:
-        subnets: for the cost model; None is 20, and no limit but time and error by need.
+        subnets: for the cost model; None for as many as usual.
         target_mape: measure by need until the cost model is that good.
         minutes: measure by need for so long.
         holdout: random subnets to test the cost model on.
         seed: of the plan.
         runtime: how ONNX Runtime is used.
         sweep: first find the settings that are fastest.
+        origin: another device's profile to start from.
     """
 
     subnets: int | None = None
@@ -94,6 +99,7 @@ class Wanted:
     seed: int = 0
     runtime: Runtime = DEFAULT_RUNTIME
     sweep: bool = False
+    origin: Profile | None = None
 
 
 def several_paths(run: Path, devices: Sequence[str], output: Path | None) -> dict[str, Path]:
@@ -174,12 +180,15 @@ def _measured(opened: OpenRun, wanted: Wanted, ticker: Ticker, *, device: str, p
         "seed": wanted.seed,
         "runtime": wanted.runtime,
         "fastest": wanted.sweep,
+        "origin": wanted.origin,
         "name": opened.run.recipe.network.name,
         "journal": journal,
         "progress": lambda p: ticker.tick(p.done, p.total, p.remaining_s, p.stage),
     }
     if wanted.target_mape is None and wanted.minutes is None:
-        measured = measure(opened.supernet, device, wanted.subnets or 20, holdout=wanted.holdout, **options)
+        measured = measure(
+            opened.supernet, device, wanted.subnets or (10 if wanted.origin else 20), holdout=wanted.holdout, **options
+        )
     else:
         measured = profile_until(
             opened.supernet, device, target_mape=wanted.target_mape, minutes=wanted.minutes,

@@ -15,11 +15,11 @@ from fn3hw.cost.intervals import Interval, conformal
 from fn3hw.cost.latency import Evidence, Latency, fit_latency, without_overhead
 from fn3hw.cost.memory import PeakMemory, Size
 from fn3hw.cost.metrics import Metrics, score
-from fn3hw.cost.parts import Part, choose_rules, weighted_error
+from fn3hw.cost.parts import Mode, Part, choose_rules, weighted_error
 from fn3hw.cost.ports import MeasuredProfile
 from fn3hw.cost.precision import Partition, partitions, parts_of
 from fn3hw.cost.state import Encoder
-from fn3hw.cost.units import UnitTable
+from fn3hw.cost.units import Unit, UnitTable
 from fn3hw.errors import UnknownName
 from fn3hw.space.gate import Gate
 from fn3hw.space.subnet import SearchSpace, Subnet
@@ -171,6 +171,9 @@ class CostModel:
 def fit_cost(profile: MeasuredProfile, *, level: float = 0.9) -> CostModel:
     """Fit a cost model on a profile.
 
+    Where the profile started from another device's, each unit starts from its time there (transfer): few measurements
+    only have to say what is different here.
+
     Args:
         profile: what was measured; `fn3hw.profiler.Profile` is one.
         level: coverage that the latency intervals aim at.
@@ -181,8 +184,10 @@ def fit_cost(profile: MeasuredProfile, *, level: float = 0.9) -> CostModel:
     table = unit_table(profile)
     require_enough(profile.fitted)
     evidence = read_evidence(profile, profile.fitted, table)
-    choose = _kernel_fitter if evidence.times.size else _end_to_end_fitter
-    rules, evidence, fitter = choose(table, evidence)
+    if evidence.times.size:
+        rules, evidence, fitter = _kernel_fitter(table, evidence, _origins(profile))
+    else:
+        rules, evidence, fitter = _end_to_end_fitter(table, evidence)
     latency = fitter(evidence)
     without_one = _without_one(fitter, evidence)
     left_out = np.array([fit.predict(evidence.states.take(np.array([i])))[0] for i, fit in enumerate(without_one)])
@@ -208,22 +213,51 @@ def fit_cost(profile: MeasuredProfile, *, level: float = 0.9) -> CostModel:
     )
 
 
-def _kernel_fitter(table: UnitTable, evidence: Evidence) -> tuple[Rules, Evidence, _Fitter]:
+class _Origins(dict[Unit, dict[Mode, Part]]):
+    """Parts of another device's cost model, by unit and precision."""
+
+
+def _origins(profile: MeasuredProfile) -> _Origins:
+    """The parts of the cost model that the profile started from, by unit and precision."""
+    found = _Origins()
+    if profile.origin is not None:
+        for part in fit_cost(profile.origin)._latency.parts:
+            found.setdefault(part.unit, {})[part.mode] = part
+    return found
+
+
+def _from_origin(part: Part, origins: _Origins) -> Part:
+    """The part with where it starts from: its own precision on the other device, or else any."""
+    known = origins.get(part.unit)
+    if not known:
+        return part
+    return replace(part, origin=replace(known.get(part.mode) or next(iter(known.values())), mode=()))
+
+
+def _kernel_fitter(table: UnitTable, evidence: Evidence, origins: _Origins) -> tuple[Rules, Evidence, _Fitter]:
     options = partitions(table.encoder.space)
-    tried = [_choose(table, evidence, option) for option in options]
-    earn = [1.0 + np.log(len(options)) / len(evidence.latency_ms) * number for number in range(len(options))]
-    errors = [weighted_error(parts, of_parts.states, of_parts.times) for _, parts, of_parts in tried]
-    best = int(np.argmin(np.array(errors) * earn))
+    starts = [_Origins(), origins] if origins else [origins]
+    attempts = [(number, start) for number in range(len(options)) for start in starts]
+    tried = [_choose(table, evidence, options[number], start) for number, start in attempts]
+    earn = np.array([1.0 + np.log(len(options)) / len(evidence.latency_ms) * number for number, _ in attempts])
+    errors = np.array([weighted_error(parts, of_parts.states, of_parts.times) for _, parts, of_parts in tried])
+    best = int(np.argmin(errors * earn))
     shared, parts, evidence = tried[best]
     evidence = without_overhead(evidence, fit_latency(parts, evidence))
-    rules = replace(_rules(shared, parts, "kernel"), precisions=options[best].says if len(options) > 1 else "")
+    rules = replace(_rules(shared, parts, "kernel"), precisions=options[attempts[best][0]].says if len(options) > 1 else "")
     return rules, evidence, lambda some: fit_latency(parts, some)
 
 
-def _choose(table: UnitTable, evidence: Evidence, partition: Partition) -> tuple[Rule, list[Part], Evidence]:
+def _choose(
+    table: UnitTable, evidence: Evidence, partition: Partition, origins: _Origins
+) -> tuple[Rule, list[Part], Evidence]:
     """The rule that most parts share, the parts of all units under a partition, and the evidence per part."""
     used = np.flatnonzero(evidence.times.sum(axis=0) > 0)
-    pairs = [(int(k), part) for k in used for part in parts_of(table, int(k), partition, evidence.states)]
+    pairs = [
+        (int(k), _from_origin(part, origins))
+        for k in used
+        for part in parts_of(table, int(k), partition, evidence.states)
+    ]
     there = np.stack([part.present(evidence.states) for _, part in pairs], axis=1)
     columns = [k for k, _ in pairs]
     of_parts = replace(evidence, times=evidence.times[:, columns] * there, kernels=evidence.kernels[:, columns] * there)

@@ -17,7 +17,8 @@ Mode = tuple[tuple[int, int, int], ...]
 """Per bit gate its column in `States.counts`, and the lowest and the highest of the counts that run alike."""
 
 ALPHA = 1e-4
-"""Ridge of a part's coefficients, relative to columns of unit root mean square."""
+ALPHA_FROM_ORIGIN = 1e-2
+"""The same where a part starts from another device: few measurements there only correct what is known."""
 
 _FEWEST = 3
 """An alignment is a part's own only where that many of its counts meet it and as many do not."""
@@ -39,6 +40,8 @@ class Part:
         rules: of each width.
         coef: of the terms of `design`.
         mode: which precisions it is the time of, see `fn3hw.cost.precision`.
+        origin: the same unit on another device, where one is known: its time is the first term then, and what the
+            measurements here say otherwise is shrunk.
     """
 
     unit: Unit
@@ -47,6 +50,12 @@ class Part:
     rules: tuple[Rule, ...]
     coef: FloatArray
     mode: Mode = ()
+    origin: Part | None = None
+
+    @property
+    def alpha(self) -> float:
+        """Ridge of the coefficients, relative to columns of unit root mean square; the first one is not shrunk."""
+        return ALPHA if self.origin is None else ALPHA_FROM_ORIGIN
 
     def present(self, states: States) -> NDArray[np.bool_]:
         """Whether the unit exists, in a precision of the part's mode, shape (n,)."""
@@ -59,6 +68,8 @@ class Part:
         """Design matrix of shape (n, p), zero where the unit does not exist."""
         rules = rules or self.rules
         terms = design(states.counts[:, list(self.columns)], rules, all_pairs(len(self.columns)))
+        if self.origin is not None:
+            terms = np.concatenate([self.origin.predict(states)[:, None], terms], axis=1)
         return terms * self.present(states)[:, None]
 
     def predict(self, states: States) -> FloatArray:
@@ -88,9 +99,9 @@ def fit_part(part: Part, states: States, times: FloatArray) -> Part:
     if not len(rows):
         return replace(part, coef=np.zeros(matrix.shape[1]))
     y = _positive(times[rows])
-    fit = fit_relative(matrix, y, alpha=ALPHA)
+    fit = fit_relative(matrix, y, alpha=part.alpha)
     for _ in range(2):
-        fit = fit_relative(matrix, y, alpha=ALPHA, weights=huber_weights(fit.loo, floor=_OUTLIER))
+        fit = fit_relative(matrix, y, alpha=part.alpha, weights=huber_weights(fit.loo, floor=_OUTLIER))
     return replace(part, coef=fit.coef)
 
 
@@ -163,7 +174,7 @@ def _error(part: Part, rules: tuple[Rule, ...], states: States, times: FloatArra
     if not len(rows):
         return 0.0
     y = _positive(times[rows])
-    fit = fit_relative(part.matrix(states, rules)[rows], y, alpha=ALPHA)
+    fit = fit_relative(part.matrix(states, rules)[rows], y, alpha=part.alpha)
     return float(np.mean(np.minimum(np.abs(fit.loo), 1.0)))
 
 

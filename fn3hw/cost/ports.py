@@ -86,3 +86,7 @@ class MeasuredProfile(Protocol):
     @property
     def held_out(self) -> Sequence[Measured]:
         """The measurements kept to test on."""
+
+    @property
+    def origin(self) -> MeasuredProfile | None:
+        """Another device's profile of the network that this one started from."""

@@ -95,6 +95,7 @@ def profile(
     effort: Effort | None = None,
     runtime: Runtime = DEFAULT_RUNTIME,
     fastest: bool = False,
+    origin: Profile | None = None,
     name: str = "network",
     progress: Callable[[Progress], None] | None = None,
     journal: Path | str | None = None,
@@ -112,6 +113,7 @@ def profile(
         effort: how much measuring is enough.
         runtime: how ONNX Runtime is used.
         fastest: first find the settings that run the full network fastest, from ``runtime`` on.
+        origin: another device's profile of the network; the cost model starts from there, and 10 subnets may do.
         name: of the network, for people.
         progress: called after each step.
         journal: file that keeps what was measured; where it exists, measuring goes on from there. The caller deletes
@@ -119,20 +121,22 @@ def profile(
 
     Raises:
         InputError: fewer than two subnets are asked for, an option is out of range, or no device has the name.
-        ProfileError: the journal is of another device, network or settings.
+        ProfileError: the journal is of another device, network or settings, or the origin of another network.
         DeviceError: the device cannot be reached or used; what was measured is in the journal.
     """
     effort = effort or Effort()
     if rounds is not None:
         effort = Effort(**{**effort.to_json(), "rounds": rounds})
     network = net if hasattr(net, "deployed") else _exported(net)
+    if origin is not None:
+        origin.check_network(network.architecture)
     fit = list(subnets) if subnets is not None else plan_subnets(network.space, budget_subnets, seed=seed)
     tests = plan_holdout(network.space, holdout, seed=seed, exclude=fit)
     session = device if isinstance(device, Session) else connect(device)
     try:
         work = _Work(network, session, effort, runtime, fastest, seed, journal, progress)
         work.run([*fit, *tests])
-        return _profile(work, fit, tests, name)
+        return _profile(work, fit, tests, name, origin)
     finally:
         if session is not device:
             session.close()
@@ -268,7 +272,7 @@ def _file(network: Sliceable, subnet: Subnet) -> bytes:
     return data
 
 
-def _profile(work: _Work, fit: Sequence[Subnet], tests: Sequence[Subnet], name: str) -> Profile:
+def _profile(work: _Work, fit: Sequence[Subnet], tests: Sequence[Subnet], name: str, origin: Profile | None) -> Profile:
     wanted = {subnet.id for subnet in (*fit, *tests)}
     rounds = [r for r in work.journal.rounds if r.subnet in wanted]
     reference_ns = float(np.median([one.reference_median_ns for one in rounds]))
@@ -290,6 +294,7 @@ def _profile(work: _Work, fit: Sequence[Subnet], tests: Sequence[Subnet], name: 
         verdict=verdict,
         reasons=reasons,
         advice=advice,
+        origin=origin,
     )
 
 

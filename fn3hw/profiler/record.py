@@ -125,6 +125,9 @@ class Profile(_Part):
     verdict: Literal["stable", "noisy"]
     reasons: tuple[str, ...] = Field(description="Why the verdict is noisy, or what was seen though it is stable.")
     advice: tuple[str, ...] = Field(description="What to do about it.")
+    origin: Profile | None = Field(
+        None, description="Another device's profile of the network, from which this one's cost model starts."
+    )
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True, title="fn3hw profile"

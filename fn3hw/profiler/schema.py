@@ -15,12 +15,14 @@ PUBLISHED = Path(__file__).parents[2] / "profiles" / "schema.json"
 def json_schema() -> dict[str, Any]:
     """The JSON schema of profile files, as published in profiles/schema.json."""
     schema = Profile.model_json_schema(by_alias=True, mode="validation")
-    schema["properties"]["sha256"] = {
+    profile = schema["$defs"]["Profile"]
+    profile["properties"]["sha256"] = {
         "type": "string",
         "pattern": "^[0-9a-f]{64}$",
         "description": "SHA-256 of the file without this entry, as JSON with sorted keys and no spaces.",
     }
-    schema["required"] = sorted([*schema["required"], "schema", "sha256"])
+    # The file has both; a profile within it, which the file's own started from, is covered by the file's checksum.
+    schema["required"] = ["schema", "sha256"]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": SCHEMA, **schema}
 
 

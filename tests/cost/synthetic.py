@@ -110,6 +110,7 @@ class FakeProfile:
     reference: Value = Value(latency_ms=1.0)
     noise: Value = Value(repeat_mape=0.004)
     settings: dict[str, Any] = field(default_factory=dict)
+    origin: FakeProfile | None = None
 
     def model_copy(self, *, update: dict[str, Any]) -> FakeProfile:
         return replace(self, **update)
