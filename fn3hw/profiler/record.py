@@ -172,8 +172,8 @@ class Profile(_Part):
             raise NoisyMeasurement(" ".join(self.reasons), hint=" ".join(self.advice))
 
     def to_text(self) -> str:
-        """The file's content: JSON with sorted keys, its own SHA-256 included."""
-        content = self.model_dump(mode="json", by_alias=True)
+        """The file's content: JSON with sorted keys, its own SHA-256 included. What a file lacked, it still lacks."""
+        content = self.model_dump(mode="json", by_alias=True, exclude_unset=True)
         content["sha256"] = _checksum(content)
         return _canonical(content) + "\n"
 
