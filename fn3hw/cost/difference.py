@@ -9,14 +9,16 @@ real by chance: the intervals are so wide that all of them together hold with 90
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
+import numpy as np
+
 from fn3hw.cost.basis import FloatArray
 from fn3hw.cost.metrics import Metrics
-from fn3hw.cost.model import CostModel, fit_cost
+from fn3hw.cost.model import CostModel, Rules, fit_cost
 from fn3hw.errors import ProfileError
 from fn3hw.profiler import Profile
 from fn3hw.space.gate import Gate
@@ -132,6 +134,7 @@ class Difference:
         noise: verdict, and how well each repeats.
         reference_latency_ms: of the full network; None where the device is emulated.
         holdout: accuracy of the two cost models.
+        rules: what each of them found about its device.
         gates: the gates, those that differ most beyond the models' intervals first, then those that differ most.
     """
 
@@ -140,6 +143,7 @@ class Difference:
     noise: Mapping[str, Pair]
     reference_latency_ms: Pair
     holdout: tuple[Metrics, Metrics]
+    rules: tuple[Rules, Rules]
     gates: tuple[GateDifference, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -149,6 +153,7 @@ class Difference:
                for name in ("device", "settings", "noise")},
             "reference_latency_ms": list(self.reference_latency_ms),
             "holdout": [metrics.to_json() for metrics in self.holdout],
+            "rules": [str(rules) for rules in self.rules],
             "gates": [gate.to_json() for gate in self.gates],
         }  # fmt: skip
 
@@ -166,15 +171,14 @@ def difference(a: Profile, b: Profile) -> Difference:
             hint="Measure one network on both devices: fn3hw profile RUN --device D --output FILE",
         )
     sides = _Side(a), _Side(b)
-    level = 1.0 - (1.0 - LEVEL) / (2 * len(a.space))
-    gates = [_gate_difference(gate, sides, level) for gate in a.space]
     return Difference(
         device=_changed(a.device, b.device),
         settings=_changed(_settings(a), _settings(b)),
         noise={name: (_noise(a)[name], _noise(b)[name]) for name in _noise(a)},
         reference_latency_ms=(sides[0].in_ms(a.reference.latency_ms), sides[1].in_ms(b.reference.latency_ms)),
         holdout=(sides[0].cost.holdout, sides[1].cost.holdout),
-        gates=tuple(sorted(gates, key=lambda one: (-max(one.excess, 0.0), -one.largest))),
+        rules=(sides[0].cost.rules, sides[1].cost.rules),
+        gates=tuple(sorted(_gate_differences(sides), key=lambda one: (-max(one.excess, 0.0), -one.largest))),
     )
 
 
@@ -190,9 +194,9 @@ class _Side:
         """A latency where it is one: an emulator's time is not."""
         return None if self._emulated else latency_ms
 
-    def saved(self, gate: Gate, counts: list[int], level: float) -> FloatArray:
-        """Saved share of the full latency at n counts of a gate, all others whole: itself, low and high, (3, n)."""
-        kept = self.cost.relative((self.cost.space.from_counts({gate.name: count}) for count in counts), level=level)
+    def saved(self, places: Sequence[tuple[Gate, int]], level: float) -> FloatArray:
+        """Saved share of the full latency at n counts of gates, all others whole: itself, low and high, (3, n)."""
+        kept = self.cost.relative((self.cost.space.from_counts({gate.name: c}) for gate, c in places), level=level)
         saved: FloatArray = 1.0 - kept[["relative", "relative_high", "relative_low"]].to_numpy().T
         return saved
 
@@ -201,18 +205,25 @@ class _Side:
         return self.in_ms(share * self._full_ms)
 
 
-def _gate_difference(gate: Gate, sides: tuple[_Side, _Side], level: float) -> GateDifference:
-    half = max(gate.min_kept, gate.size // 2)
-    ladder = set(chain.from_iterable(side.cost.steps(gate.name) for side in sides))
-    counts = sorted(ladder | {half}, reverse=True)
-    saved = [side.saved(gate, counts, level) for side in sides]
-    savings = {}
-    for row, kept in enumerate(counts):
-        share, low, high = ((float(saved[0][end, row]), float(saved[1][end, row])) for end in range(3))
-        ms = sides[0].saved_ms(share[0]), sides[1].saved_ms(share[1])
-        savings[kept] = Saving(kept, share, low, high, ms)
-    rungs = tuple(savings[kept] for kept in counts if kept in ladder)
-    return GateDifference(gate, savings[half], savings[gate.min_kept], rungs)
+def _gate_differences(sides: tuple[_Side, _Side]) -> Iterator[GateDifference]:
+    space = sides[0].cost.space
+    ladders = {gate: set(chain.from_iterable(side.cost.steps(gate.name) for side in sides)) for gate in space}
+    halves = {gate: max(gate.min_kept, gate.size // 2) for gate in space}
+    places = [(gate, count) for gate in space for count in sorted(ladders[gate] | {halves[gate]}, reverse=True)]
+    level = 1.0 - (1.0 - LEVEL) / (2 * len(space))
+    savings = {
+        place: _saving(place[1], sides, ends)
+        for place, ends in zip(places, np.stack([side.saved(places, level) for side in sides]).T, strict=True)
+    }
+    for gate in space:
+        rungs = tuple(savings[place] for place in places if place[0] == gate and place[1] in ladders[gate])
+        yield GateDifference(gate, savings[gate, halves[gate]], savings[gate, gate.min_kept], rungs)
+
+
+def _saving(kept: int, sides: tuple[_Side, _Side], ends: FloatArray) -> Saving:
+    """From the saved share, its low and its high end in both profiles, shape (3, 2)."""
+    share, low, high = ((float(a), float(b)) for a, b in ends)
+    return Saving(kept, share, low, high, (sides[0].saved_ms(share[0]), sides[1].saved_ms(share[1])))
 
 
 def _settings(profile: Profile) -> dict[str, Any]:
