@@ -172,6 +172,7 @@ def _draw_curve(axes: Axes, gate: Gate, curve: pd.DataFrame) -> None:
     """A stair per count, without risers: where alignment matters there are two staircases, one above the other."""
     edges = np.arange(gate.min_kept, gate.size + 2) - 0.5
     low, high = curve.relative_low.to_numpy(), curve.relative_high.to_numpy()
+    axes.use_sticky_edges = False
     axes.stairs(high, edges, baseline=low, fill=True, color=_FITTED, alpha=0.2)
     axes.hlines(curve.relative, edges[:-1], edges[1:], color=_FITTED, linewidth=1.6)
     axes.set_title(_short(gate.name), fontsize=8)
