@@ -11,12 +11,14 @@ from typing import Annotated, Any
 
 import typer
 
+from fn3hw.cli.comparing import compare_files
 from fn3hw.cli.console import Console, Ticker, duration, error_body
-from fn3hw.cli.options import AsJson, RunFolder, Seed
+from fn3hw.cli.options import AsJson, Seed
 from fn3hw.cli.runs import OpenRun
 from fn3hw.cli.runtime import Providers, Settings, Sweep, Threads, runtime_of
 from fn3hw.cli.several import at_once, gravest
 from fn3hw.cost import CostModel, fit_cost
+from fn3hw.cost.plot import plot_profile
 from fn3hw.cost.sampling import AT_MOST, profile_until
 from fn3hw.errors import Fn3hwError, InputError, NoisyMeasurement
 from fn3hw.profiler import DEFAULT_RUNTIME, Profile, Runtime, command_of
@@ -24,7 +26,7 @@ from fn3hw.profiler import profile as measure
 
 
 def profile(
-    run: RunFolder,
+    run: Annotated[Path | None, typer.Argument(metavar="RUN", help="The run folder.")] = None,
     device: Annotated[
         list[str] | None,
         typer.Option(help='A name (fn3hw device list), "local" by default, or a command. Several measure at once.'),
@@ -50,10 +52,29 @@ def profile(
     sweep: Sweep = False,
     seed: Seed = 0,
     allow_noisy: Annotated[bool, typer.Option(help="End with status 0 though the measurement is noisy.")] = False,
+    show: Annotated[Path | None, typer.Option(metavar="FILE", help="Show this profile instead of measuring.")] = None,
+    diff: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(metavar="A B", help="Say what differs between two profiles of a network instead of measuring."),
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Write a picture of costs, errors and drift to this PNG; not with --diff.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure subnets on a device and fit its cost model. Interrupted, run again, it goes on."""
+    """Measure subnets on a device and fit its cost model. Interrupted, run again, it goes on.
+
+    With --show or --diff nothing is measured, and RUN is left out.
+    """
     console = Console(as_json=as_json)
+    if show is not None or diff is not None:
+        look(console, run, show, diff, plot)
+        return
+    if run is None:
+        raise InputError(
+            "What should be profiled? RUN is missing.",
+            hint="fn3hw profile RUN measures; fn3hw profile --show FILE and --diff A B look at profile files.",
+        )
     opened = OpenRun(run, console)
     wanted = Wanted(
         subnets=subnets,
@@ -72,9 +93,37 @@ def profile(
         return
     path = output or run / "profile.json"
     measured = measure_profile(opened, wanted, device=devices[0], path=path)
+    report(console, measured, path, plot, error=None if allow_noisy else noise(measured))
+
+
+def look(
+    console: Console, run: Path | None, show: Path | None, diff: tuple[Path, Path] | None, plot: Path | None
+) -> None:
+    """Show a profile file, or what differs between two.
+
+    Raises:
+        InputError: more than that is asked for.
+        ProfileError: a file is no profile, or two are of different networks.
+    """
+    if [run, show, diff].count(None) < 2 or (diff and plot):
+        raise InputError(
+            "RUN, --show and --diff exclude each other, and --plot draws one profile, not a difference.",
+            hint="fn3hw profile --show FILE --plot FILE.png, or fn3hw profile --diff A B",
+        )
+    if diff is not None:
+        compare_files(console, *diff)
+    elif show is not None:
+        report(console, Profile.read(show), show, plot)
+
+
+def report(
+    console: Console, measured: Profile, path: Path, plot: Path | None, *, error: NoisyMeasurement | None = None
+) -> None:
+    """Say what a profile holds, and draw it where asked to."""
     cost = fit_cost(measured)
-    noisy = None if allow_noisy else noise(measured)
-    console.result(summary(measured, cost, path), text(measured, cost, path), error=noisy)
+    if plot is not None:
+        plot_profile(measured, cost, plot)
+    console.result(summary(measured, cost, path), text(measured, cost, path), error=error)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,8 @@ physical*: it is positive and grows with the work, so coefficients are not negat
 A profile is read into arrays (`evidence`), its units are fitted and their sum is calibrated to end-to-end latency
 (`latency`; `endtoend` where there are no kernel times), each subnet is left out in turn to learn how far off
 predictions are (`intervals`), and `model` puts file size and peak memory (`memory`) beside it. `CountRegressor` is the
-same idea as a scikit-learn estimator for any table of counts. `validation` has the simple models to beat.
+same idea as a scikit-learn estimator for any table of counts. `validation` has the simple models to beat. To look at:
+`plot` draws a profile and its model, `difference` says what changed between two profiles of a network.
 """
 
 from fn3hw.cost.basis import Rule

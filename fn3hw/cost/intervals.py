@@ -4,6 +4,9 @@ With relative residuals |r_1|, ..., |r_n| of subnets that the model was not fitt
 ceil((n + 1) * level)-th smallest with at least that probability where subnets are exchangeable (Vovk et al., 2005; the
 jackknife form is Barber et al., "Predictive inference with the jackknife+", 2021, which also says what it costs that
 the residuals share their data). Errors are taken as relative and signed: too fast and too slow have their own tails.
+
+What is never measured by itself, such as the ratio of two latencies, has no residuals. Its interval is that of the
+jackknife (Tukey, 1958), from how much it changes as each subnet is left out.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import t
 
 from fn3hw.cost.basis import FloatArray
 
@@ -45,3 +49,17 @@ def conformal(residuals: FloatArray, *, level: float = 0.9) -> Interval:
     size = np.sort(np.abs(residuals))
     reach = float(size[min(n, int(np.ceil((n + 1) * level))) - 1])
     return Interval(low=max(0.0, 1.0 - reach), high=1.0 + reach, level=level, attainable=n / (n + 1))
+
+
+def jackknife(estimate: FloatArray, refitted: FloatArray, *, level: float = 0.9) -> tuple[FloatArray, FloatArray]:
+    """Lower and upper ends of intervals of estimates, each of shape (m,).
+
+    Args:
+        estimate: from all n samples, shape (m,).
+        refitted: the same from all but one of them, shape (n, m).
+        level: coverage asked for.
+    """
+    n = len(refitted)
+    error = np.sqrt((n - 1) * np.var(refitted, axis=0))
+    reach = float(t.ppf((1 + level) / 2, n - 1)) * error
+    return estimate - reach, estimate + reach

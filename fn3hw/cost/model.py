@@ -11,7 +11,7 @@ import pandas as pd
 from fn3hw.cost.basis import FloatArray, Rule
 from fn3hw.cost.endtoend import find_rule, fit_end_to_end, gate_parts
 from fn3hw.cost.evidence import read_evidence, require_enough, unit_table
-from fn3hw.cost.intervals import Interval, conformal
+from fn3hw.cost.intervals import Interval, conformal, jackknife
 from fn3hw.cost.latency import Evidence, Latency, fit_latency, without_overhead
 from fn3hw.cost.memory import PeakMemory, Size
 from fn3hw.cost.metrics import Metrics, score
@@ -25,6 +25,7 @@ from fn3hw.space.gate import Gate
 from fn3hw.space.subnet import SearchSpace, Subnet
 
 COLUMNS = ("latency_ms", "latency_ms_low", "latency_ms_high", "peak_mib", "size_mib")
+RELATIVE = ("relative", "relative_low", "relative_high")
 
 _DROP = 1e-9
 _Fitter = Callable[[Evidence], Latency]
@@ -73,9 +74,9 @@ class CostModel:
     interval: Interval
     _encoder: Encoder
     _latency: Latency
+    _refits: tuple[Latency, ...]
     _size: Size
     _peak: PeakMemory
-    _without_one: tuple[Latency, ...]
 
     def predict(self, subnets: Iterable[Subnet]) -> pd.DataFrame:
         """Costs of subnets.
@@ -112,8 +113,28 @@ class CostModel:
             InputError: a subnet is of another search space.
         """
         states = self._encoder.encode(list(subnets))
-        predicted = np.stack([fit.predict(states) for fit in self._without_one])
+        predicted = np.stack([fit.predict(states) for fit in self._refits])
         return np.asarray(predicted / predicted.mean(axis=0) - 1.0)
+
+    def relative(self, subnets: Iterable[Subnet], *, level: float = 0.9) -> pd.DataFrame:
+        """Latency of subnets relative to the full network's.
+
+        How two subnets compare is surer than how long either takes: what is wrong with both predictions cancels. So the
+        interval is that of the ratio itself, as fits on all but one of the measured subnets differ in it.
+
+        Returns:
+            A row per subnet, with its id as index: relative, relative_low and relative_high.
+
+        Raises:
+            InputError: a subnet is of another search space.
+        """
+        subnets = list(subnets)
+        states = self._encoder.encode([self.space.full(), *subnets])
+        total, *left_out = (latency.predict(states) for latency in (self._latency, *self._refits))
+        ratio, refitted = total[1:] / total[0], np.stack([one[1:] / one[0] for one in left_out])
+        low, high = jackknife(ratio, refitted, level=level)
+        index = pd.Index([subnet.id for subnet in subnets], name="subnet", dtype=object)
+        return pd.DataFrame(dict(zip(RELATIVE, (ratio, low, high), strict=True)), index=index)
 
     def steps(self, gate: str) -> list[int]:
         """Counts worth keeping: the largest count of each latency that the gate can have, all other gates whole.
@@ -189,8 +210,8 @@ def fit_cost(profile: MeasuredProfile, *, level: float = 0.9) -> CostModel:
     else:
         rules, evidence, fitter = _end_to_end_fitter(table, evidence)
     latency = fitter(evidence)
-    without_one = _without_one(fitter, evidence)
-    left_out = np.array([fit.predict(evidence.states.take(np.array([i])))[0] for i, fit in enumerate(without_one)])
+    refits = _leave_one_out(fitter, evidence)
+    left_out = np.array([one.predict(evidence.states.take(np.array([i])))[0] for i, one in enumerate(refits)])
     size = Size(profile.network.parameters, table.encoder).fit(
         evidence.states, np.array([m.size_bytes for m in profile.fitted], dtype=np.float64)
     )
@@ -207,9 +228,9 @@ def fit_cost(profile: MeasuredProfile, *, level: float = 0.9) -> CostModel:
         interval=conformal(evidence.latency_ms / left_out - 1.0, level=level),
         _encoder=table.encoder,
         _latency=latency,
+        _refits=refits,
         _size=size,
         _peak=peak,
-        _without_one=without_one,
     )
 
 
@@ -289,8 +310,6 @@ def _rules(shared: Rule, parts: Iterable[Part], by: str) -> Rules:
     return Rules(shared, own, by)
 
 
-def _without_one(fitter: _Fitter, evidence: Evidence) -> tuple[Latency, ...]:
-    """The fits that leave out one subnet each, under the rules found from all."""
     rows = np.arange(len(evidence.latency_ms))
     return tuple(fitter(evidence.take(rows[rows != i])) for i in rows)
 

@@ -8,6 +8,7 @@ thread does all the work, samples are taken on that thread's own clock (see `Run
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
@@ -102,6 +103,7 @@ class Round:
         conditions: what the device's counters saw meanwhile.
         faults: what disturbed it; empty where nothing did.
         rejected: disturbed attempts of this round before this one.
+        at_s: when it ended, seconds since 1970 on the machine that asked.
     """
 
     subnet: str
@@ -116,6 +118,7 @@ class Round:
     conditions: Mapping[str, Any] = field(default_factory=dict)
     faults: tuple[str, ...] = ()
     rejected: int = 0
+    at_s: float | None = None
 
     @property
     def samples(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -244,6 +247,7 @@ def _measure_round(
             load_ms=raw["load_ms"],
             conditions=raw["conditions"],
             rejected=attempt,
+            at_s=time.time(),
         )
         attempts.append(replace(one, faults=faults(one, usual)))
         if not attempts[-1].faults:

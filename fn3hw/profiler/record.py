@@ -35,6 +35,9 @@ class RoundRecord(_Part):
     conditions: dict[str, Any] = Field(description="What the device's counters saw meanwhile.")
     faults: tuple[str, ...] = Field(description="What disturbed the round; empty where nothing did.")
     rejected: int = Field(ge=0, description="Disturbed attempts of this round that were thrown away.")
+    at_s: float | None = Field(
+        default=None, description="When it ended: seconds since 1970 on the machine that asked. Older files lack it."
+    )
 
     @property
     def samples(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -173,8 +176,8 @@ class Profile(_Part):
             raise NoisyMeasurement(" ".join(self.reasons), hint=" ".join(self.advice))
 
     def to_text(self) -> str:
-        """The file's content: JSON with sorted keys, its own SHA-256 included."""
-        content = self.model_dump(mode="json", by_alias=True)
+        """The file's content: JSON with sorted keys, its own SHA-256 included. What a file lacked, it still lacks."""
+        content = self.model_dump(mode="json", by_alias=True, exclude_unset=True)
         content["sha256"] = _checksum(content)
         return _canonical(content) + "\n"
 

@@ -53,8 +53,9 @@ def test_train_again_gives_its_document_without_training(call: Any, own: Path) -
 
 
 def test_profile_document(call: Any, own: Path, tmp_path: Path) -> None:
-    output = tmp_path / "again.json"
-    result = call("profile", own, "--subnets", 4, "--holdout", 0, "--output", output, "--json", "--allow-noisy")
+    output, picture = tmp_path / "again.json", tmp_path / "again.png"
+    sizes = ("--subnets", 4, "--holdout", 0)
+    result = call("profile", own, *sizes, "--output", output, "--plot", picture, "--json", "--allow-noisy")
     assert result.status == 0, result.err
     document = result.document
     assert {"device", "verdict", "n_measured", "holdout", "noise"} <= document.keys()
@@ -63,6 +64,12 @@ def test_profile_document(call: Any, own: Path, tmp_path: Path) -> None:
     assert document["noise"]["repeat_mape"] >= 0
     assert json.loads(output.read_text())["schema"] == "fn3hw.profile/1"
     assert not list(tmp_path.glob("*.journal"))
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    shown = call("profile", "--show", output, "--json")
+    assert shown.status == 0, shown.err
+    again = shown.document
+    assert again.pop("holdout") == pytest.approx(document.pop("holdout"))
+    assert again == document
 
 
 def test_search_again_evaluates_nothing(call: Any, own: Path) -> None:
@@ -129,6 +136,12 @@ def test_export_document(call: Any, own: Path, tmp_path: Path) -> None:
         (("quickstart", "--share", "nan"), "--share"),
         (("serch",), "serch"),
         (("lookup",), "RUN"),
+        (("profile",), "RUN is missing"),
+        (("profile", "run", "--show", "p.json"), "exclude each other"),
+        (("profile", "--show", "p.json", "--diff", "p.json", "q.json"), "exclude each other"),
+        (("profile", "--diff", "p.json", "q.json", "--plot", "p.png"), "--plot"),
+        (("profile", "--diff", "p.json", "q.json"), "p.json"),
+        (("profile", "--show", "p.json"), "p.json"),
         (("lookup", "missing", "--profile", "p.json", "--latency-ms", "fast"), "--latency-ms"),
     ],
 )

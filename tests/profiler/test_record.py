@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
@@ -21,12 +22,30 @@ def measured(local: Session, network: FakeSupernet, quick: Effort) -> Profile:
     return profile(network, local, 3, holdout=1, effort=quick, name="fake")
 
 
+def signed(document: dict[str, Any]) -> str:
+    """A document as a file with a checksum of its own."""
+    document.pop("sha256", None)
+    canonical = {"sort_keys": True, "separators": (",", ":"), "ensure_ascii": False}
+    checksum = hashlib.sha256(json.dumps(document, **canonical).encode()).hexdigest()
+    return json.dumps({**document, "sha256": checksum}, **canonical) + "\n"
+
+
 def test_a_profile_reads_back_the_same(measured: Profile, tmp_path: Path) -> None:
     path = tmp_path / "p.json"
     measured.write(path)
     assert Profile.read(path) == measured
     assert Profile.read(path).to_text() == path.read_text()
     assert Profile.read(path).space == FakeSupernet().space
+
+
+def test_a_file_from_before_an_entry_existed_stays_as_it_is(measured: Profile) -> None:
+    document = json.loads(measured.to_text())
+    for one in document["measurements"][0]["rounds"]:
+        assert one.pop("at_s") > 1e9
+    text = signed(document)
+    older = Profile.from_text(text)
+    assert older.measurements[0].rounds[0].at_s is None
+    assert older.to_text() == text
 
 
 def test_the_published_schema_is_fresh_and_profiles_follow_it(measured: Profile) -> None:
@@ -62,12 +81,8 @@ def test_an_edited_file_is_refused(measured: Profile) -> None:
      ({"verdict": "fine"}, "verdict"), ({"measurements": []}, "measurements")],
 )  # fmt: skip
 def test_another_schema_is_named(measured: Profile, change: dict[str, object], says: str) -> None:
-    document = json.loads(measured.to_text()) | change
-    del document["sha256"]
-    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    document["sha256"] = hashlib.sha256(text.encode()).hexdigest()
     with pytest.raises(ProfileError, match=says):
-        Profile.from_text(json.dumps(document))
+        Profile.from_text(signed(json.loads(measured.to_text()) | change))
 
 
 @pytest.mark.parametrize("text", ["[]", "3", "null", "NaN", "[" * 100_000])
