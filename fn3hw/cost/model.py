@@ -84,7 +84,8 @@ class CostModel:
 
         Returns:
             A row per subnet, with its id as index: latency_ms with the ends of its interval, peak_mib (NaN where the
-            profile measured no memory) and size_mib.
+            profile measured no memory) and size_mib. An emulated device has no latency: there, the values of latency_ms
+            are relative to the full network's.
 
         Raises:
             InputError: a subnet is of another search space.

@@ -12,6 +12,7 @@ from fn3hw.profiler.measuring import Effort
 from fn3hw.profiler.meter import Meter, Timing
 from fn3hw.profiler.plan import holdout, plan
 from fn3hw.profiler.profiling import Progress, Sliceable, profile
+from fn3hw.profiler.quantity import Quantity, cost_text
 from fn3hw.profiler.record import Measurement, Profile
 
 __all__ = [
@@ -22,11 +23,13 @@ __all__ = [
     "Meter",
     "Profile",
     "Progress",
+    "Quantity",
     "Runtime",
     "Session",
     "Sliceable",
     "Timing",
     "connect",
+    "cost_text",
     "holdout",
     "plan",
     "profile",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -17,7 +17,7 @@ from fn3hw.profiler import statistics
 from fn3hw.profiler.device import DEFAULT_RUNTIME, Device, Runtime, Session, connect
 from fn3hw.profiler.journal import Journal
 from fn3hw.profiler.kernels import attribute
-from fn3hw.profiler.measuring import Candidate, Effort, Round, measure_rounds
+from fn3hw.profiler.measuring import COUNTED, Candidate, Effort, Round, measure_rounds
 from fn3hw.profiler.plan import holdout as plan_holdout
 from fn3hw.profiler.plan import plan as plan_subnets
 from fn3hw.profiler.record import Measurement, Network, Profile, Reference, RoundRecord
@@ -100,8 +100,8 @@ def profile(
         rounds: fresh processes per subnet; instead of ``effort.rounds``.
         seed: of the plan, the order, and the inputs.
         subnets: measure these instead of a plan.
-        effort: how much measuring is enough.
-        runtime: how ONNX Runtime is used.
+        effort: how much measuring is enough; by default `Effort`, or `COUNTED` on a device that counts instructions.
+        runtime: how ONNX Runtime is used. A device that counts instructions does so where one thread does all the work.
         name: of the network, for people.
         progress: called after each step.
         journal: file that keeps what was measured; where it exists, measuring goes on from there. The caller deletes
@@ -112,14 +112,16 @@ def profile(
         ProfileError: the journal is of another device, network or settings.
         DeviceError: the device cannot be reached or used; what was measured is in the journal.
     """
-    effort = effort or Effort()
-    if rounds is not None:
-        effort = Effort(**{**effort.to_json(), "rounds": rounds})
     network = net if hasattr(net, "deployed") else _exported(net)
     fit = list(subnets) if subnets is not None else plan_subnets(network.space, budget_subnets, seed=seed)
     tests = plan_holdout(network.space, holdout, seed=seed, exclude=fit)
     session = device if isinstance(device, Session) else connect(device)
     try:
+        if session.device.key.get("counts_instructions") and runtime.clock == "cpu":
+            runtime = replace(runtime, count_instructions=True)
+        effort = effort or (COUNTED if runtime.count_instructions else Effort())
+        if rounds is not None:
+            effort = replace(effort, rounds=rounds)
         work = _Work(network, session, effort, runtime, seed, journal, progress)
         work.run([*fit, *tests])
         return _profile(work, fit, tests, name)
@@ -207,10 +209,15 @@ class _Work:
         return _file(self.network, subnet)
 
     def _details(self, subnet: Subnet) -> dict[str, Any]:
-        """Kernel times and memory, each in a process of its own: both would disturb the timing."""
+        """Kernel times and memory, each in a process of its own: both would disturb the timing.
+
+        Kernels have times, but no counts of instructions: where these are the cost, times would only mislead.
+        """
         sliced = self.network.deployed(subnet)
         model = sliced.SerializeToString(deterministic=True)
-        kernels = self.session.kernels(model, plan=self.effort.to_json(), runtime=self.runtime, seed=self.seed)
+        kernels = []
+        if self.runtime.clock != "instructions":
+            kernels = self.session.kernels(model, plan=self.effort.to_json(), runtime=self.runtime, seed=self.seed)
         memory = self.session.peak_memory(model, runtime=self.runtime, seed=self.seed)
         without = self.session.peak_memory(model, runtime=self.runtime, arena=False, seed=self.seed)
         kept = ("peak_mib", "runtime_mib", "increment_mib", "load_ms", "first_run_ms")
@@ -220,6 +227,10 @@ class _Work:
             "peak_mib_no_arena": without["peak_mib"],
             **{key: memory[key] for key in kept},
         }
+
+    def ms(self, ns: float) -> float | None:
+        """Nanoseconds as a latency; an emulated device has none."""
+        return None if self.device.key.get("emulated") else float(ns) / 1e6
 
     def _tell(self, stage: Literal["rounds", "details"], done: int, total: int) -> None:
         self._steps += 1
@@ -250,7 +261,7 @@ def _profile(work: _Work, fit: Sequence[Subnet], tests: Sequence[Subnet], name: 
         state=work.device.state,
         settings=work.settings,
         network=_network(work.network, name),
-        reference=_reference(work.reference, rounds, reference_ns),
+        reference=_reference(work, rounds, reference_ns),
         measurements=tuple(measurements),
         noise=seen,
         verdict=verdict,
@@ -272,14 +283,15 @@ def _network(network: Sliceable, name: str) -> Network:
     )
 
 
-def _reference(subnet: Subnet, rounds: Sequence[Round], reference_ns: float) -> Reference:
+def _reference(work: _Work, rounds: Sequence[Round], reference_ns: float) -> Reference:
     medians = [one.reference_median_ns for one in rounds]
     low, high = np.quantile(np.concatenate([one.samples[0] for one in rounds]), [0.1, 0.9])
     return Reference(
-        subnet=subnet.id,
-        latency_ms=reference_ns / 1e6,
-        latency_p10_ms=float(low) / 1e6,
-        latency_p90_ms=float(high) / 1e6,
+        subnet=work.reference.id,
+        latency_ms=work.ms(reference_ns),
+        latency_p10_ms=work.ms(low),
+        latency_p90_ms=work.ms(high),
+        instructions=reference_ns if work.runtime.clock == "instructions" else None,
         drift=max(medians) / min(medians),
         n_rounds=len(rounds),
     )
@@ -292,7 +304,7 @@ def _measurement(
     samples = [one.samples for one in own]
     ratio = statistics.ratio(samples)
     low, high = statistics.interval(samples, seed=work.seed)
-    scaled = np.concatenate([np.asarray(s) * (reference_ns / np.median(r)) for r, s in samples]) / 1e6
+    scaled = np.concatenate([np.asarray(s) * (reference_ns / np.median(r)) for r, s in samples])
     p10, p50, p90 = np.quantile(scaled, [0.1, 0.5, 0.9])
     return Measurement(
         subnet=subnet.id,
@@ -301,10 +313,10 @@ def _measurement(
         ratio=ratio,
         ratio_low=min(low, ratio),
         ratio_high=max(high, ratio),
-        latency_ms=ratio * reference_ns / 1e6,
-        latency_p10_ms=float(p10),
-        latency_p50_ms=float(p50),
-        latency_p90_ms=float(p90),
+        latency_ms=work.ms(ratio * reference_ns),
+        latency_p10_ms=work.ms(p10),
+        latency_p50_ms=work.ms(p50),
+        latency_p90_ms=work.ms(p90),
         rounds=tuple(RoundRecord(**{k: v for k, v in one.to_json().items() if k != "subnet"}) for one in own),
         **work.journal.details[subnet.id],
     )

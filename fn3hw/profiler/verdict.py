@@ -57,7 +57,7 @@ def judge(seen: Noise, measurements: Sequence[Measurement], device: Mapping[str,
     if seen.disturbed_rounds:
         text = f"{seen.disturbed_rounds} of {len(rounds)} rounds stayed disturbed: {_usual_fault(rounds)}."
         (grave if share > 0.25 else slight).append(text)
-    if seen.cpu_share < 0.9:
+    if seen.cpu_share < 0.9 and rounds[0].clock != "instructions":
         slight.append(f"Other programs took {100 * (1 - seen.cpu_share):.0f}% of the time while it measured.")
     advice = _advice(rounds, device) if grave or slight else ()
     return ("noisy" if grave else "stable"), (*grave, *slight), advice
