@@ -87,10 +87,13 @@ class Effort:
 
 
 COUNTED: Final = Effort(
-    rounds=1, extra_rounds=0, retries=0, warmup_runs=2, warmup_s=0.0, samples=3, seconds=0.0, min_samples=3,
+    rounds=1, extra_rounds=0, retries=0, warmup_runs=5, warmup_s=0.0, samples=3, seconds=0.0, min_samples=3,
     max_samples=3, min_sample_us=0.0,
 )  # fmt: skip
 """Enough where instructions are counted."""
+
+EMULATED: Final = Effort(rounds=2, extra_rounds=0, retries=0)
+"""Enough on other emulated devices: a fresh process takes them seconds, and their time is worth little."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ from fn3hw.profiler import statistics
 from fn3hw.profiler.device import DEFAULT_RUNTIME, Device, Runtime, Session, connect
 from fn3hw.profiler.journal import Journal
 from fn3hw.profiler.kernels import attribute
-from fn3hw.profiler.measuring import COUNTED, Candidate, Effort, Round, measure_rounds
+from fn3hw.profiler.measuring import COUNTED, EMULATED, Candidate, Effort, Round, measure_rounds
 from fn3hw.profiler.plan import holdout as plan_holdout
 from fn3hw.profiler.plan import plan as plan_subnets
 from fn3hw.profiler.record import Measurement, Network, Profile, Reference, RoundRecord
@@ -100,7 +100,7 @@ def profile(
         rounds: fresh processes per subnet; instead of ``effort.rounds``.
         seed: of the plan, the order, and the inputs.
         subnets: measure these instead of a plan.
-        effort: how much measuring is enough; by default `Effort`, or `COUNTED` on a device that counts instructions.
+        effort: how much measuring is enough; by default `Effort`, and less on an emulated device.
         runtime: how ONNX Runtime is used. A device that counts instructions does so where one thread does all the work.
         name: of the network, for people.
         progress: called after each step.
@@ -119,7 +119,9 @@ def profile(
     try:
         if session.device.key.get("counts_instructions") and runtime.clock == "cpu":
             runtime = replace(runtime, count_instructions=True)
-        effort = effort or (COUNTED if runtime.count_instructions else Effort())
+        if effort is None:
+            usual = EMULATED if session.device.key.get("emulated") else Effort()
+            effort = COUNTED if runtime.count_instructions else usual
         if rounds is not None:
             effort = replace(effort, rounds=rounds)
         work = _Work(network, session, effort, runtime, seed, journal, progress)
