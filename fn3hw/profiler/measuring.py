@@ -87,10 +87,10 @@ class Effort:
 
 
 COUNTED: Final = Effort(
-    rounds=1, extra_rounds=0, retries=0, warmup_runs=5, warmup_s=0.0, samples=3, seconds=0.0, min_samples=3,
-    max_samples=3, min_sample_us=0.0,
+    rounds=1, extra_rounds=0, retries=0, warmup_runs=2, warmup_s=0.0, samples=8, seconds=0.0, min_samples=8,
+    max_samples=8, min_sample_us=0.0,
 )  # fmt: skip
-"""Enough where instructions are counted."""
+"""Enough where instructions are counted; the first samples still hold what Python does once."""
 
 EMULATED: Final = Effort(rounds=2, extra_rounds=0, retries=0)
 """Enough on other emulated devices: a fresh process takes them seconds, and their time is worth little."""

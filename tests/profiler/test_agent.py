@@ -87,7 +87,7 @@ def test_instructions_are_counted_by_runs_where_the_plan_says_so(
     os.pwrite(counter, bytes(8), 0)
     plan = COUNTED.to_json() | {"clock": "instructions"}
     samples = agent._alternate((lambda: run(1000), lambda: run(600)), [1, 3], plan)
-    assert samples["instructions"] == [[1000] * 3, [600] * 3]
+    assert samples["instructions"] == [[1000] * 8, [600] * 8]
     assert agent._alternate((lambda: run(1), lambda: run(1)), [1, 1], plan | {"clock": "cpu"})["instructions"] == [
         [],
         [],
