@@ -79,12 +79,13 @@ def check(folder: Path, run: Path, interpreter: str, sizes: tuple[int, int]) -> 
     text = say("lookup", *of, "--relative-cost", 2)
     assert "of the full network's" in text and not re.search(r"\d ms\b", text), text
 
-    limit = ("--relative-cost", 1.1 * smallest["best"]) if counts else ("--size-mib", 1)
-    exported = call("export", *of, *limit, "--output", model, "--verify-on", device)
-    assert exported["budget_met"] and exported["emulated"] and exported["measured_relative_cost"] > 0
-    assert exported["max_abs_diff"] < 1e-3
+    # Counts repeat on any machine; a verdict on the emulator's time would depend on what else runs on this one.
+    limit = ("--relative-cost", 1.1 * smallest["best"], "--verify-on", device if counts else "none")
+    exported = call("export", *of, *limit, "--output", model)
+    assert exported["budget_met"] and exported["emulated"] and exported["max_abs_diff"] < 1e-3
+    assert not counts or 0 < exported["measured_relative_cost"] <= 1.1 * smallest["best"]
     onnx.checker.check_model(onnx.load(model))
-    print(f"{interpreter}: {len(points)} points, exported at {exported['measured_relative_cost']:.3f}", file=sys.stderr)
+    print(f"{interpreter}: {len(points)} points, exported", exported["relative_cost"], file=sys.stderr)
 
 
 def main(folder: Path) -> None:

@@ -110,9 +110,9 @@ class Meter:
         timing = self.time(model)
         width = (timing.latency_high_ms - timing.latency_low_ms) / timing.latency_ms
         if width > TOO_WIDE:
-            low, high = (cost_text(c, self._profile.quantity) for c in (timing.latency_low_ms, timing.latency_high_ms))
+            high = cost_text(timing.latency_high_ms, self._profile.quantity)
             raise NoisyMeasurement(
-                f"The cost lies between {low} and {high}: an interval {100 * width:.0f}% wide.",
+                f"The cost lies between {timing.latency_low_ms:.3f} and {high}: an interval {100 * width:.0f}% wide.",
                 hint="Close other programs on the device and measure again.",
             )
         return timing.latency_ms
