@@ -24,7 +24,7 @@ from fn3hw.searcher import Heuristic
 LATENCIES = (0.7, 0.5, 0.4, 0.3, 0.25)
 SIZES = (0.7, 0.5, 0.25, 0.15, 0.1)
 INTEGER_SHARE = 0.25
-FINAL_IMAGES = 4000
+FINAL_IMAGES = 8000
 """Of the search split, on which the points of a front are evaluated once more."""
 
 

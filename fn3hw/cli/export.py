@@ -9,10 +9,12 @@ import typer
 
 from fn3hw.cli.console import Console
 from fn3hw.cli.lookup import check_budget, describe
-from fn3hw.cli.options import AsJson, LatencyMs, PeakMib, Plot, ProfileFile, RunFolder, SizeMib
+from fn3hw.cli.options import AsJson, LatencyMs, PeakMib, Plot, ProfileFile, RelativeCost, RunFolder, SizeMib
 from fn3hw.cli.runs import OpenRun, onnx_accuracy
 from fn3hw.errors import InfeasibleBudget
-from fn3hw.searcher import Exported, plot_front
+from fn3hw.profiler import cost_text
+from fn3hw.searcher import Budget, Exported, plot_front
+from fn3hw.searcher.budget import UNITS
 
 
 def export(
@@ -20,6 +22,7 @@ def export(
     profile: ProfileFile,
     output: Annotated[Path, typer.Option(help="The ONNX file to write.")],
     latency_ms: LatencyMs = None,
+    relative_cost: RelativeCost = None,
     peak_mib: PeakMib = None,
     size_mib: SizeMib = None,
     verify_on: Annotated[
@@ -30,25 +33,27 @@ def export(
 ) -> None:
     """Write the file of the best subnet for a budget and measure it; where it misses, the next best is tried."""
     console = Console(as_json=as_json)
-    check_budget(latency_ms, peak_mib, size_mib)
+    budget = Budget(latency_ms=latency_ms, relative_cost=relative_cost, peak_mib=peak_mib, size_mib=size_mib)
+    check_budget(budget)
     opened = OpenRun(run, console)
     atlas = opened.atlas(opened.profile(profile))
-    point = atlas.lookup(latency_ms, peak_mib, size_mib)
+    point = atlas.lookup(**budget.limits)
     exported = point.export(output, verify_on=None if verify_on == "none" else verify_on)
     accuracy = onnx_accuracy(output.read_bytes(), opened.data, "test")
     if plot is not None:
         plot_front(atlas, plot, chosen=[point], exported=[exported])
-    console.result(document(exported, accuracy), text(exported, accuracy), error=missed(exported, latency_ms))
+    console.result(document(exported, accuracy), text(exported, accuracy), error=missed(exported, budget))
 
 
-def missed(exported: Exported, latency_ms: float | None) -> InfeasibleBudget | None:
-    """The error to end in where the latency budget was measured to be missed."""
-    if exported.budget_met or exported.measured_latency_ms is None or latency_ms is None:
+def missed(exported: Exported, budget: Budget) -> InfeasibleBudget | None:
+    """The error to end in where the latency budget was measured to be missed, or that of an emulated device's cost."""
+    if exported.budget_met or exported.measured_latency_ms is None or budget.cost is None:
         return None
+    limit = "latency_ms" if budget.latency_ms is not None else "relative_cost"
     return InfeasibleBudget(
-        f"None of the {len(exported.tries)} files tried was measured at {latency_ms:g} ms or less; the best, kept "
-        f"in {exported.path}, took {exported.measured_latency_ms:.4g} ms.",
-        limit="latency_ms",
+        f"None of the {len(exported.tries)} files tried was measured at {budget.cost:g} {UNITS[limit]} or less; the "
+        f"best, kept in {exported.path}, took {exported.measured_latency_ms:.4g} {UNITS[limit]}.",
+        limit=limit,
         best=exported.measured_latency_ms,
         hint="Profile with more subnets, or ask for a little more.",
     )
@@ -63,7 +68,7 @@ def text(exported: Exported, accuracy: float) -> str:
     """What was exported, for people."""
     measured = exported.measured_latency_ms
     said = (
-        f"measured {measured:.3f} ms, budget {'met' if exported.budget_met else 'missed'}"
+        f"measured {cost_text(measured, exported.point.quantity)}, budget {'met' if exported.budget_met else 'missed'}"
         if measured
         else "not measured"
     )

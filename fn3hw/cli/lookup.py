@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from fn3hw.cli.console import Console
-from fn3hw.cli.options import AsJson, LatencyMs, PeakMib, Plot, ProfileFile, RunFolder, SizeMib
+from fn3hw.cli.options import AsJson, LatencyMs, PeakMib, Plot, ProfileFile, RelativeCost, RunFolder, SizeMib
 from fn3hw.cli.runs import OpenRun
 from fn3hw.errors import InputError
+from fn3hw.profiler import cost_text
 from fn3hw.searcher import Budget, Point, plot_front
 
 
@@ -15,6 +16,7 @@ def lookup(
     run: RunFolder,
     profile: ProfileFile,
     latency_ms: LatencyMs = None,
+    relative_cost: RelativeCost = None,
     peak_mib: PeakMib = None,
     size_mib: SizeMib = None,
     plot: Plot = None,
@@ -22,18 +24,19 @@ def lookup(
 ) -> None:
     """The most accurate subnet that meets all budgets. Needs no measurement and no evaluation."""
     console = Console(as_json=as_json)
-    check_budget(latency_ms, peak_mib, size_mib)
+    budget = Budget(latency_ms=latency_ms, relative_cost=relative_cost, peak_mib=peak_mib, size_mib=size_mib)
+    check_budget(budget)
     opened = OpenRun(run, console)
     atlas = opened.atlas(opened.profile(profile))
-    point = atlas.lookup(latency_ms, peak_mib, size_mib)
+    point = atlas.lookup(**budget.limits)
     if plot is not None:
         plot_front(atlas, plot, chosen=[point])
     console.result(document(point), describe(point))
 
 
-def check_budget(latency_ms: float | None, peak_mib: float | None, size_mib: float | None) -> None:
-    """Raise `InputError` unless there is a budget and every limit is a positive number."""
-    if not Budget(latency_ms=latency_ms, peak_mib=peak_mib, size_mib=size_mib).limits:
+def check_budget(budget: Budget) -> None:
+    """Raise `InputError` unless there is a limit."""
+    if not budget.limits:
         raise InputError("No budget is given.", hint="Give --latency-ms, --peak-mib or --size-mib, or several.")
 
 
@@ -46,7 +49,8 @@ def describe(point: Point) -> str:
     """A point for people."""
     return (
         f"subnet {point.subnet.id}\n"
-        f"predicted {point.latency_ms:.3f} ms (at most {point.latency_ms_high:.3f}), peak {point.peak_mib:.1f} MiB, "
+        f"predicted {cost_text(point.latency_ms, point.quantity)} "
+        f"(at most {point.latency_ms_high:.3f}), peak {point.peak_mib:.1f} MiB, "
         f"file {point.size_mib:.3f} MiB, accuracy {point.accuracy:.2f}% on the search split"
         + (f"; the limit that binds is {point.binding}" if len(point.budget.limits) > 1 else "")
     )

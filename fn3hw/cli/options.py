@@ -12,6 +12,9 @@ ProfileFile = Annotated[Path, typer.Option("--profile", help="The profile of the
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed: equal seeds, equal results.")]
 LatencyMs = Annotated[float | None, typer.Option("--latency-ms", help="Latency budget in milliseconds.")]
+RelativeCost = Annotated[
+    float | None, typer.Option("--relative-cost", help="Budget on an emulated device, the full network's cost being 1.")
+]
 PeakMib = Annotated[float | None, typer.Option("--peak-mib", help="Peak memory budget in MiB.")]
 SizeMib = Annotated[float | None, typer.Option("--size-mib", help="File size budget in MiB.")]
 Plot = Annotated[Path | None, typer.Option("--plot", help="Write a picture of the front to this PNG.")]

@@ -253,6 +253,7 @@ def summary(measured: Profile, cost: CostModel, path: Path) -> dict[str, Any]:
     return {
         "path": str(path),
         "device": measured.device,
+        "emulated": measured.emulated,
         "verdict": measured.verdict,
         "reasons": list(measured.reasons),
         "advice": list(measured.advice),
@@ -260,6 +261,7 @@ def summary(measured: Profile, cost: CostModel, path: Path) -> dict[str, Any]:
         "n_measured": len(measured.fitted),
         "sampling": measured.settings.get("sampling"),
         "reference_latency_ms": measured.reference.latency_ms,
+        "reference_instructions": measured.reference.instructions,
         "rules": str(cost.rules),
         "holdout": cost.holdout.to_json(),
         "noise": {"repeat_mape": measured.noise.repeat_mape},
@@ -268,11 +270,13 @@ def summary(measured: Profile, cost: CostModel, path: Path) -> dict[str, Any]:
 
 def text(measured: Profile, cost: CostModel, path: Path) -> str:
     """A profile and its cost model for people."""
-    held = cost.holdout
+    held, full = cost.holdout, measured.reference
+    takes = f"Full network {full.latency_ms:.3f} ms" if full.latency_ms else "Emulated: relative cost only, no latency"
+    if full.instructions:
+        takes += f"; full network {full.instructions:,.0f} instructions"
     lines = [
         f"{path}: {len(measured.measurements)} subnets measured, {measured.verdict}.",
-        f"Full network {measured.reference.latency_ms:.3f} ms; rounds of one subnet differ by "
-        f"{100 * measured.noise.repeat_mape:.2f}%.",
+        f"{takes}; rounds of one subnet differ by {100 * measured.noise.repeat_mape:.2f}%.",
         *_runtime_text(measured),
         *_sampling_text(measured),
         f"Cost model on {held.n} subnets it has not seen: mean error {100 * held.mape:.2f}%, "

@@ -43,8 +43,8 @@ def quickstart(
     atlas = run_search(opened, measured, evaluations=150, images=recipe.data.search, cost_by="latency", seed=seed)
     show_front(console, atlas)
     console.say(f"4/4 export: the best one at {share:.0%} of the full latency")
-    budget = share * measured.reference.latency_ms
-    point = atlas.lookup(latency_ms=budget)
+    limit, budget = "relative_cost" if measured.emulated else "latency_ms", share * measured.full_cost
+    point = atlas.lookup(**{limit: budget})
     exported = point.export(output / "model.onnx", verify_on="local")
     plot_front(atlas, output / "front.png", chosen=[point], exported=[exported])
     supernet = opened.supernet
@@ -52,7 +52,7 @@ def quickstart(
     statistics = recalibrate(supernet, full, opened.data.arrays("train", 2048)[0])
     full_accuracy = onnx_accuracy(supernet.slice(full, statistics).SerializeToString(), opened.data, "test")
     accuracy = onnx_accuracy(exported.path.read_bytes(), opened.data, "test")
-    reached = (exported.measured_latency_ms or 0.0) / measured.reference.latency_ms
+    reached = (exported.measured_latency_ms or 0.0) / measured.full_cost
     seconds = time.monotonic() - started
     document = {
         **exported.to_json(),
@@ -63,10 +63,12 @@ def quickstart(
         "verdict": measured.verdict,
         "seconds": seconds,
     }
+    full_ms = measured.reference.latency_ms
+    took = f"{full_ms:.4f} ms" if full_ms else measured.quantity
     console.result(
         document,
-        f"{exported.path}: measured {exported.measured_latency_ms:.4f} ms, {reached:.0%} of the full network's "
-        f"{measured.reference.latency_ms:.4f} ms; test accuracy {accuracy:.2f}% (full network {full_accuracy:.2f}%).\n"
+        f"{exported.path}: measured at {reached:.0%} of the full network's {took}; test accuracy {accuracy:.2f}% "
+        f"(full network {full_accuracy:.2f}%).\n"
         f"Picture: {output / 'front.png'}. Done in {duration(seconds)}.\n"
-        f"Next: fn3hw lookup {output} --profile {path} --latency-ms {budget / 2:.4f}",
+        f"Next: fn3hw lookup {output} --profile {path} --{limit.replace('_', '-')} {budget / 2:.4f}",
     )

@@ -110,4 +110,5 @@ def show_front(console: Console, atlas: Atlas, rows: int = 12) -> None:
         )
         for p in chosen
     ]
-    console.table("front", ("latency ms", "at most", "peak MiB", "size MiB", "accuracy %", "subnet"), cells)
+    cost = "relative cost" if atlas.provenance.emulated else "latency ms"
+    console.table("front", (cost, "at most", "peak MiB", "size MiB", "accuracy %", "subnet"), cells)

@@ -175,7 +175,7 @@ def difference(a: Profile, b: Profile) -> Difference:
         device=_changed(a.device, b.device),
         settings=_changed(_settings(a), _settings(b)),
         noise={name: (_noise(a)[name], _noise(b)[name]) for name in _noise(a)},
-        reference_latency_ms=(sides[0].in_ms(a.reference.latency_ms), sides[1].in_ms(b.reference.latency_ms)),
+        reference_latency_ms=(a.reference.latency_ms, b.reference.latency_ms),
         holdout=(sides[0].cost.holdout, sides[1].cost.holdout),
         rules=(sides[0].cost.rules, sides[1].cost.rules),
         gates=tuple(sorted(_gate_differences(sides), key=lambda one: (-max(one.excess, 0.0), -one.largest))),
@@ -187,7 +187,7 @@ class _Side:
 
     def __init__(self, profile: Profile) -> None:
         self.cost: CostModel = fit_cost(profile)
-        self._emulated = bool(profile.device.get("emulated"))
+        self._emulated = profile.emulated
         self._full_ms = float(self.cost.predict([self.cost.space.full()]).latency_ms.iloc[0])
 
     def in_ms(self, latency_ms: float) -> float | None:

@@ -86,7 +86,8 @@ class CostModel:
 
         Returns:
             A row per subnet, with its id as index: latency_ms with the ends of its interval, peak_mib (NaN where the
-            profile measured no memory) and size_mib.
+            profile measured no memory) and size_mib. An emulated device has no latency: there, the values of latency_ms
+            are relative to the full network's.
 
         Raises:
             InputError: a subnet is of another search space.
@@ -265,7 +266,9 @@ def _kernel_fitter(table: UnitTable, evidence: Evidence, origins: _Origins) -> t
     best = int(np.argmin(errors * earn))
     shared, parts, evidence = tried[best]
     evidence = without_overhead(evidence, fit_latency(parts, evidence))
-    rules = replace(_rules(shared, parts, "kernel"), precisions=options[attempts[best][0]].says if len(options) > 1 else "")
+    rules = replace(
+        _rules(shared, parts, "kernel"), precisions=options[attempts[best][0]].says if len(options) > 1 else ""
+    )
     return rules, evidence, lambda some: fit_latency(parts, some)
 
 
@@ -310,6 +313,8 @@ def _rules(shared: Rule, parts: Iterable[Part], by: str) -> Rules:
     return Rules(shared, own, by)
 
 
+def _leave_one_out(fitter: _Fitter, evidence: Evidence) -> tuple[Latency, ...]:
+    """Fits without each of the subnets, under the rules found from all."""
     rows = np.arange(len(evidence.latency_ms))
     return tuple(fitter(evidence.take(rows[rows != i])) for i in rows)
 

@@ -80,9 +80,7 @@ class _Scale:
     @classmethod
     def of(cls, profile: Profile) -> _Scale:
         """Milliseconds, but for an emulator, whose time is only good for comparing."""
-        if profile.device.get("emulated"):
-            return cls(1.0, "relative to the full network")
-        return cls(profile.reference.latency_ms, "ms")
+        return cls(profile.full_cost, "relative to the full network" if profile.emulated else "ms")
 
 
 class _Kernels:
@@ -91,7 +89,7 @@ class _Kernels:
     def __init__(self, profile: Profile) -> None:
         self._table = unit_table(profile)
         self._evidence = read_evidence(profile, profile.measurements, self._table)
-        self._is_real = bool(self._evidence.times.size) and not profile.device.get("emulated")
+        self._is_real = bool(self._evidence.times.size) and not profile.emulated
 
     def of(self, gate: Gate) -> tuple[FloatArray, FloatArray]:
         """Counts and µs where the nodes are there in full precision, as in the curve; empty where there are none."""
@@ -110,13 +108,14 @@ class _Kernels:
 
 def _title(profile: Profile) -> str:
     device = str(profile.device.get("cpu_model") or profile.command)
-    emulated = ", emulated" if profile.device.get("emulated") else ""
+    emulated = ", emulated" if profile.emulated else ""
     return f"{profile.network.name} on {device}{emulated}: {len(profile.measurements)} subnets, {profile.verdict}"
 
 
 def _ratios(cost: CostModel, subnets: Sequence[Subnet]) -> FloatArray:
     """Predicted cost of subnets, the measured one of the reference being 1."""
-    predicted: FloatArray = cost.predict(subnets).latency_ms.to_numpy() / cost.profile.reference.latency_ms
+    full = cost.profile.reference.latency_ms or 1.0
+    predicted: FloatArray = cost.predict(subnets).latency_ms.to_numpy() / full
     return predicted
 
 

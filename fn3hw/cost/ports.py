@@ -48,8 +48,8 @@ class Reference(Protocol):
     """The subnet that every other one is compared with."""
 
     @property
-    def latency_ms(self) -> float:
-        """Its own time."""
+    def latency_ms(self) -> float | None:
+        """Its own time; None on an emulated device, where costs are relative to it."""
 
 
 class Noise(Protocol):

@@ -14,6 +14,7 @@ from fn3hw.profiler.measuring import Effort
 from fn3hw.profiler.meter import Meter, Timing
 from fn3hw.profiler.plan import holdout, plan
 from fn3hw.profiler.profiling import Progress, Sliceable, profile
+from fn3hw.profiler.quantity import Quantity, cost_text
 from fn3hw.profiler.record import Measurement, Profile
 from fn3hw.profiler.trust import Finding, findings, unrest
 
@@ -27,6 +28,7 @@ __all__ = [
     "Meter",
     "Profile",
     "Progress",
+    "Quantity",
     "Registry",
     "Runtime",
     "Session",
@@ -34,6 +36,7 @@ __all__ = [
     "Timing",
     "command_of",
     "connect",
+    "cost_text",
     "findings",
     "holdout",
     "plan",

@@ -43,6 +43,8 @@ MAX_HEADER, MAX_PAYLOAD = 64 << 20, 1 << 34
 HEARTBEAT_S = 2.0
 BUSY_S = 120.0
 """How long one program waits for its turn to measure."""
+COUNTER = "FN3HW_INSTRUCTIONS_FD"
+"""The variable that an emulator sets which counts instructions: the descriptor that the count is read from."""
 
 Header = dict[str, Any]
 Answer = tuple[Header, bytes]
@@ -404,7 +406,7 @@ def measure(request: Header, models: dict[str, str], _: bytes) -> Answer:
 
     A sample is one run, or as many as it takes to fill ``min_sample_us``: reading both clocks takes some hundred
     nanoseconds, which would be seen in shorter ones. The wall clock counts the time that the scheduler gives to other
-    programs, the clock of the thread does not.
+    programs, the clock of the thread does not. Where the plan's clock is ``"instructions"``, they are counted besides.
     """
     plan, runtime, seed = request["plan"], request["runtime"], request.get("seed", 0)
     own = request.get("candidate_runtime") or runtime
@@ -424,6 +426,8 @@ def measure(request: Header, models: dict[str, str], _: bytes) -> Answer:
         "candidate_ns": samples["wall"][1],
         "reference_cpu_ns": samples["cpu"][0],
         "candidate_cpu_ns": samples["cpu"][1],
+        "reference_instructions": samples["instructions"][0],
+        "candidate_instructions": samples["instructions"][1],
         "batches": batches,
         "load_ms": load_ms,
         "core": core,
@@ -447,17 +451,21 @@ def _warm_up(runs: tuple[Callable[[], Any], ...], plan: Header) -> list[float]:
 
 def _alternate(runs: tuple[Callable[[], Any], ...], batches: list[int], plan: Header) -> dict[str, list[list[int]]]:
     clock, cpu_clock = time.perf_counter_ns, time.thread_time_ns
-    samples: dict[str, list[list[int]]] = {"wall": [[] for _ in runs], "cpu": [[] for _ in runs]}
+    counting = plan["clock"] == "instructions"
+    samples: dict[str, list[list[int]]] = {name: [[] for _ in runs] for name in ("wall", "cpu", "instructions")}
     judged = samples[plan["clock"]]
     spent = [0, 0]
     check = plan["min_samples"]
     while True:
         for i, run in enumerate(runs):
             repeat = batches[i]
+            count = executed_instructions() if counting else 0
             cpu, wall = cpu_clock(), clock()
             for _ in range(repeat):
                 run()
             wall, cpu = clock() - wall, cpu_clock() - cpu
+            if counting:
+                samples["instructions"][i].append((executed_instructions() - count) // repeat)
             spent[i] += wall
             samples["wall"][i].append(wall // repeat)
             samples["cpu"][i].append(cpu // repeat)
@@ -470,6 +478,11 @@ def _alternate(runs: tuple[Callable[[], Any], ...], batches: list[int], plan: He
             check = n + max(5, n // 4)
             if max(interval_width(samples) for samples in judged) <= plan["target_width"]:
                 return samples
+
+
+def executed_instructions() -> int:
+    """Instructions that this process has executed, on an emulator that counts them: see ``.ci/setup-emulated``."""
+    return int.from_bytes(os.pread(int(os.environ[COUNTER]), 8, 0), "little")
 
 
 def interval_width(samples: list[int]) -> float:
@@ -749,6 +762,8 @@ def device_key(ort: Any) -> Header:
         "onnxruntime": ort.__version__,
         "emulated": emulated(),
     }
+    if key["emulated"] and COUNTER in os.environ:
+        key["counts_instructions"] = True
     base = f"/sys/devices/system/cpu/cpu{allowed[-1]}/cpufreq"
     for name, file in (
         ("governor", "scaling_governor"),
@@ -776,7 +791,8 @@ def cpu_model() -> tuple[str, list[str]]:
 
 def emulated() -> bool:
     """Whether the processor is emulated: the parent's executable is for another machine than this process sees."""
-    machines = {62: ("x86_64", "amd64"), 183: ("aarch64", "arm64"), 40: ("armv7l", "armv6l", "arm"), 243: ("riscv64",)}
+    arm = ("aarch64", "arm64", "armv8l", "armv7l", "armv6l", "arm")  # a 32-bit program may run under a 64-bit system
+    machines = {62: ("x86_64", "amd64"), 183: arm, 40: arm, 243: ("riscv64",)}
     try:
         with open(f"/proc/{os.getppid()}/exe", "rb") as file:
             head = file.read(20)

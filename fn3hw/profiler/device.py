@@ -51,6 +51,7 @@ class Runtime:
         spinning: threads of a pool wait in a busy loop.
         providers: execution providers, the most preferred first.
         pin: keep the measuring process on as many cores as it has threads.
+        count_instructions: samples are executed instructions instead of times; some emulated devices count them.
 
     Raises:
         InputError: a value is none of those that ONNX Runtime knows.
@@ -65,6 +66,7 @@ class Runtime:
     spinning: bool = False
     providers: tuple[str, ...] = ("CPUExecutionProvider",)
     pin: bool = False
+    count_instructions: bool = False
 
     def __post_init__(self) -> None:
         for name, known in _KNOWN.items():
@@ -74,12 +76,14 @@ class Runtime:
             raise InputError("ONNX Runtime needs at least one thread and one execution provider.")
 
     @property
-    def clock(self) -> Literal["cpu", "wall"]:
+    def clock(self) -> Literal["cpu", "wall", "instructions"]:
         """The clock that counts: the thread's own where all the work is done on one thread, else the wall's.
 
         With a competing load, ratios of wall times are not only noisier but biased, because the scheduler hands out
         slices of milliseconds; times on the thread's clock do not see it.
         """
+        if self.count_instructions:
+            return "instructions"
         one_thread = self.intra_op_threads == 1 and self.execution_mode == "sequential"
         return "cpu" if one_thread and self.providers == ("CPUExecutionProvider",) else "wall"
 
@@ -204,8 +208,9 @@ class Session:
 
         Returns:
             ``reference_ns`` and ``candidate_ns`` (wall time of samples, ns per run, alternating), ``reference_cpu_ns``
-            and ``candidate_cpu_ns`` (the same on the thread's own clock), ``batches`` (runs per sample), ``load_ms``,
-            ``core``, ``conditions`` (what may have disturbed).
+            and ``candidate_cpu_ns`` (the same on the thread's own clock), ``reference_instructions`` and
+            ``candidate_instructions`` (where they are counted), ``batches`` (runs per sample), ``load_ms``, ``core``,
+            ``conditions`` (what may have disturbed).
         """
         own = candidate_runtime or runtime
         request = {

@@ -3,7 +3,8 @@
 A round times every candidate once, each in a fresh process, in an order of its own, in alternation with one fixed
 reference subnet. What is kept is the *ratio* of the two: what slows the machine down slows both. The ratio of a
 candidate is the median over the rounds of the ratio of the lower deciles (see `fn3hw.profiler.statistics`). Where one
-thread does all the work, samples are taken on that thread's own clock (see `Runtime.clock`).
+thread does all the work, samples are taken on that thread's own clock (see `Runtime.clock`). An emulated device may
+count instructions instead: these repeat, so that one round of few samples is enough (`COUNTED`).
 """
 
 from __future__ import annotations
@@ -86,6 +87,16 @@ class Effort:
         return asdict(self)
 
 
+COUNTED: Final = Effort(
+    rounds=1, extra_rounds=0, retries=0, warmup_runs=2, warmup_s=0.0, samples=8, seconds=0.0, min_samples=8,
+    max_samples=8, min_sample_us=0.0,
+)  # fmt: skip
+"""Enough where instructions are counted; the first samples still hold what Python does once."""
+
+EMULATED: Final = Effort(rounds=2, extra_rounds=0, retries=0)
+"""Enough on other emulated devices: a fresh process takes them seconds, and their time is worth little."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Round:
     """One candidate timed in one fresh process.
@@ -97,13 +108,15 @@ class Round:
         candidate_ns: samples of the candidate, taken in alternation with those of the reference.
         reference_cpu_ns: the samples of the reference on the thread's own clock.
         candidate_cpu_ns: the samples of the candidate on the thread's own clock.
-        clock: the clock that counts, ``"cpu"`` or ``"wall"``.
+        clock: the clock that counts, ``"cpu"``, ``"wall"`` or ``"instructions"``.
         batches: runs per sample of the reference and of the candidate.
         load_ms: time to open the candidate, with ONNX Runtime warm.
         conditions: what the device's counters saw meanwhile.
         faults: what disturbed it; empty where nothing did.
         rejected: disturbed attempts of this round before this one.
         at_s: when it ended, seconds since 1970 on the machine that asked.
+        reference_instructions: instructions per run of the reference, where they are counted.
+        candidate_instructions: instructions per run of the candidate, where they are counted.
     """
 
     subnet: str
@@ -119,10 +132,14 @@ class Round:
     faults: tuple[str, ...] = ()
     rejected: int = 0
     at_s: float | None = None
+    reference_instructions: tuple[int, ...] = ()
+    candidate_instructions: tuple[int, ...] = ()
 
     @property
     def samples(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Samples of the reference and of the candidate on the clock that counts."""
+        if self.clock == "instructions":
+            return self.reference_instructions, self.candidate_instructions
         if self.clock == "cpu":
             return self.reference_cpu_ns, self.candidate_cpu_ns
         return self.reference_ns, self.candidate_ns
@@ -139,8 +156,9 @@ class Round:
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Round:
         """Read `to_json` back."""
-        lists = ("reference_ns", "candidate_ns", "reference_cpu_ns", "candidate_cpu_ns", "batches", "faults")
-        values: dict[str, Any] = {name: tuple(value) if name in lists else value for name, value in document.items()}
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in document.items()
+        }
         return cls(**values)
 
 
@@ -248,6 +266,8 @@ def _measure_round(
             conditions=raw["conditions"],
             rejected=attempt,
             at_s=time.time(),
+            reference_instructions=tuple(raw.get("reference_instructions", ())),
+            candidate_instructions=tuple(raw.get("candidate_instructions", ())),
         )
         attempts.append(replace(one, faults=faults(one, usual)))
         if not attempts[-1].faults:
@@ -263,6 +283,8 @@ def faults(one: Round, usual_ns: Sequence[float]) -> tuple[str, ...]:
         one: the round.
         usual_ns: medians of the reference in earlier rounds.
     """
+    if one.clock == "instructions":
+        return ()  # what others take of the machine does not change what is counted
     seen, reference = one.conditions, np.asarray(one.samples[0], dtype=float)
     found = []
     wall_s = max(seen.get("wall_s", 0.0), 1e-9)

@@ -10,6 +10,7 @@ from fn3hw.profiler import statistics
 from fn3hw.profiler.device import Runtime, Session, connect, differing
 from fn3hw.profiler.measuring import Candidate, Effort, measure_rounds
 from fn3hw.profiler.profiling import Sliceable
+from fn3hw.profiler.quantity import cost_text
 from fn3hw.profiler.record import Profile
 
 TOO_WIDE = 0.15
@@ -22,7 +23,8 @@ class Timing:
 
     Args:
         ratio: relative to the profile's reference subnet.
-        latency_ms: that times the reference's own time in the profile, so that it compares with predictions.
+        latency_ms: that times the reference's own time in the profile, so that it compares with predictions; of an
+            emulated device the ratio itself.
         latency_low_ms: lower end of the 90% interval.
         latency_high_ms: upper end of the 90% interval.
     """
@@ -93,12 +95,12 @@ class Meter:
             self._session, self._reference, [candidate], effort=self._effort, runtime=self._runtime, seed=0
         )
         samples = [one.samples for one in rounds]
-        ratio, unit = statistics.ratio(samples), self._profile.reference.latency_ms
+        ratio, unit = statistics.ratio(samples), self._profile.full_cost
         low, high = statistics.interval(samples)
         return Timing(ratio=ratio, latency_ms=ratio * unit, latency_low_ms=low * unit, latency_high_ms=high * unit)
 
     def latency_ms(self, model: bytes) -> float:
-        """Latency of an ONNX file.
+        """Latency of an ONNX file, or on an emulated device its cost relative to the reference's.
 
         Raises:
             DeviceError: the device is lost, or refuses the model.
@@ -107,9 +109,9 @@ class Meter:
         timing = self.time(model)
         width = (timing.latency_high_ms - timing.latency_low_ms) / timing.latency_ms
         if width > TOO_WIDE:
+            high = cost_text(timing.latency_high_ms, self._profile.quantity)
             raise NoisyMeasurement(
-                f"The latency lies between {timing.latency_low_ms:.3g} and {timing.latency_high_ms:.3g} ms: "
-                f"an interval {100 * width:.0f}% wide.",
+                f"The cost lies between {timing.latency_low_ms:.3f} and {high}: an interval {100 * width:.0f}% wide.",
                 hint="Close other programs on the device and measure again.",
             )
         return timing.latency_ms

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -13,11 +13,12 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import onnx
 
+from fn3hw.errors import InputError
 from fn3hw.profiler import statistics
 from fn3hw.profiler.device import DEFAULT_RUNTIME, Device, Runtime, Session, connect
 from fn3hw.profiler.journal import Journal
 from fn3hw.profiler.kernels import attribute
-from fn3hw.profiler.measuring import Candidate, Effort, Round, measure_rounds
+from fn3hw.profiler.measuring import COUNTED, EMULATED, Candidate, Effort, Round, measure_rounds
 from fn3hw.profiler.plan import holdout as plan_holdout
 from fn3hw.profiler.plan import plan as plan_subnets
 from fn3hw.profiler.record import Measurement, Network, Profile, Reference, RoundRecord
@@ -110,8 +111,8 @@ def profile(
         rounds: fresh processes per subnet; instead of ``effort.rounds``.
         seed: of the plan, the order, and the inputs.
         subnets: measure these instead of a plan.
-        effort: how much measuring is enough.
-        runtime: how ONNX Runtime is used.
+        effort: how much measuring is enough; by default `Effort`, and less on an emulated device.
+        runtime: how ONNX Runtime is used. A device that counts instructions does so where one thread does all the work.
         fastest: first find the settings that run the full network fastest, from ``runtime`` on.
         origin: another device's profile of the network; the cost model starts from there, and 10 subnets may do.
         name: of the network, for people.
@@ -120,13 +121,11 @@ def profile(
             it when the profile is stored.
 
     Raises:
-        InputError: fewer than two subnets are asked for, an option is out of range, or no device has the name.
+        InputError: fewer than two subnets are asked for, an option is out of range, no device has the name, or an
+            emulated one is asked for its fastest settings.
         ProfileError: the journal is of another device, network or settings, or the origin of another network.
         DeviceError: the device cannot be reached or used; what was measured is in the journal.
     """
-    effort = effort or Effort()
-    if rounds is not None:
-        effort = Effort(**{**effort.to_json(), "rounds": rounds})
     network = net if hasattr(net, "deployed") else _exported(net)
     if origin is not None:
         origin.check_network(network.architecture)
@@ -134,6 +133,18 @@ def profile(
     tests = plan_holdout(network.space, holdout, seed=seed, exclude=fit)
     session = device if isinstance(device, Session) else connect(device)
     try:
+        if fastest and session.device.key.get("emulated"):
+            raise InputError(
+                "How fast an emulated device is depends on the emulator: there are no fastest settings to find.",
+                hint="Leave out --sweep, or sweep on a real device.",
+            )
+        if session.device.key.get("counts_instructions") and runtime.clock == "cpu":
+            runtime = replace(runtime, count_instructions=True)
+        if effort is None:
+            usual = EMULATED if session.device.key.get("emulated") else Effort()
+            effort = COUNTED if runtime.count_instructions else usual
+        if rounds is not None:
+            effort = replace(effort, rounds=rounds)
         work = _Work(network, session, effort, runtime, fastest, seed, journal, progress)
         work.run([*fit, *tests])
         return _profile(work, fit, tests, name, origin)
@@ -196,7 +207,8 @@ class _Work:
         ):  # fmt: skip
             self.journal.add_round(one)
             done += 1
-            total = max(total, done)  # rounds that disagree get further ones
+            # Rounds that disagree get further ones, nobody knows how many.
+            total = max(total, done + (one.number >= self.effort.rounds))
             self._tell("rounds", done, total)
 
     def _choose_runtime(self) -> None:
@@ -245,10 +257,15 @@ class _Work:
         return _file(self.network, subnet)
 
     def _details(self, subnet: Subnet) -> dict[str, Any]:
-        """Kernel times and memory, each in a process of its own: both would disturb the timing."""
+        """Kernel times and memory, each in a process of its own: both would disturb the timing.
+
+        Kernels have times, but no counts of instructions: where these are the cost, times would only mislead.
+        """
         sliced = self.network.deployed(subnet)
         model = sliced.SerializeToString(deterministic=True)
-        kernels = self.session.kernels(model, plan=self.effort.to_json(), runtime=self.runtime, seed=self.seed)
+        kernels = []
+        if self.runtime.clock != "instructions":
+            kernels = self.session.kernels(model, plan=self.effort.to_json(), runtime=self.runtime, seed=self.seed)
         memory = self.session.peak_memory(model, runtime=self.runtime, seed=self.seed)
         without = self.session.peak_memory(model, runtime=self.runtime, arena=False, seed=self.seed)
         kept = ("peak_mib", "runtime_mib", "increment_mib", "load_ms", "first_run_ms")
@@ -258,6 +275,10 @@ class _Work:
             "peak_mib_no_arena": without["peak_mib"],
             **{key: memory[key] for key in kept},
         }
+
+    def ms(self, ns: float) -> float | None:
+        """Nanoseconds as a latency; an emulated device has none."""
+        return None if self.device.key.get("emulated") else float(ns) / 1e6
 
     def _tell(self, stage: Stage, done: int, total: int) -> None:
         self._steps += 1
@@ -288,7 +309,7 @@ def _profile(work: _Work, fit: Sequence[Subnet], tests: Sequence[Subnet], name: 
         state=work.device.state,
         settings=work.settings,
         network=_network(work.network, name),
-        reference=_reference(work.reference, rounds, reference_ns),
+        reference=_reference(work, rounds, reference_ns),
         measurements=tuple(measurements),
         noise=seen,
         verdict=verdict,
@@ -311,14 +332,15 @@ def _network(network: Sliceable, name: str) -> Network:
     )
 
 
-def _reference(subnet: Subnet, rounds: Sequence[Round], reference_ns: float) -> Reference:
+def _reference(work: _Work, rounds: Sequence[Round], reference_ns: float) -> Reference:
     medians = [one.reference_median_ns for one in rounds]
     low, high = np.quantile(np.concatenate([one.samples[0] for one in rounds]), [0.1, 0.9])
     return Reference(
-        subnet=subnet.id,
-        latency_ms=reference_ns / 1e6,
-        latency_p10_ms=float(low) / 1e6,
-        latency_p90_ms=float(high) / 1e6,
+        subnet=work.reference.id,
+        latency_ms=work.ms(reference_ns),
+        latency_p10_ms=work.ms(low),
+        latency_p90_ms=work.ms(high),
+        instructions=reference_ns if work.runtime.clock == "instructions" else None,
         drift=max(medians) / min(medians),
         n_rounds=len(rounds),
     )
@@ -331,7 +353,7 @@ def _measurement(
     samples = [one.samples for one in own]
     ratio = statistics.ratio(samples)
     low, high = statistics.interval(samples, seed=work.seed)
-    scaled = np.concatenate([np.asarray(s) * (reference_ns / np.median(r)) for r, s in samples]) / 1e6
+    scaled = np.concatenate([np.asarray(s) * (reference_ns / np.median(r)) for r, s in samples])
     p10, p50, p90 = np.quantile(scaled, [0.1, 0.5, 0.9])
     return Measurement(
         subnet=subnet.id,
@@ -340,10 +362,10 @@ def _measurement(
         ratio=ratio,
         ratio_low=min(low, ratio),
         ratio_high=max(high, ratio),
-        latency_ms=ratio * reference_ns / 1e6,
-        latency_p10_ms=float(p10),
-        latency_p50_ms=float(p50),
-        latency_p90_ms=float(p90),
+        latency_ms=work.ms(ratio * reference_ns),
+        latency_p10_ms=work.ms(p10),
+        latency_p50_ms=work.ms(p50),
+        latency_p90_ms=work.ms(p90),
         rounds=tuple(RoundRecord(**{k: v for k, v in one.to_json().items() if k != "subnet"}) for one in own),
         **work.journal.details[subnet.id],
     )

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fn3hw.errors import NoisyMeasurement, ProfileError
 from fn3hw.profiler.device import device_id
+from fn3hw.profiler.quantity import Quantity
 from fn3hw.space.files import write_text
 from fn3hw.space.subnet import SearchSpace
 
@@ -29,7 +30,7 @@ class RoundRecord(_Part):
     candidate_ns: tuple[int, ...] = Field(min_length=1, description="Samples of the subnet, alternating with those.")
     reference_cpu_ns: tuple[int, ...] = Field(description="The reference's samples on the thread's own clock.")
     candidate_cpu_ns: tuple[int, ...] = Field(description="The subnet's samples on the thread's own clock.")
-    clock: Literal["cpu", "wall"] = Field(description="The clock that the ratio is taken on.")
+    clock: Literal["cpu", "wall", "instructions"] = Field(description="The clock that the ratio is taken on.")
     batches: tuple[int, ...] = Field(description="Runs per sample of the reference and of the subnet.")
     load_ms: float = Field(description="Time to open the file with ONNX Runtime warm.")
     conditions: dict[str, Any] = Field(description="What the device's counters saw meanwhile.")
@@ -38,10 +39,14 @@ class RoundRecord(_Part):
     at_s: float | None = Field(
         default=None, description="When it ended: seconds since 1970 on the machine that asked. Older files lack it."
     )
+    reference_instructions: tuple[int, ...] = Field((), description="The reference's instructions per run, if counted.")
+    candidate_instructions: tuple[int, ...] = Field((), description="The subnet's instructions per run, if counted.")
 
     @property
     def samples(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Samples of the reference and of the subnet, ns per run, on the clock that the ratio is taken on."""
+        """Samples of the reference and of the subnet, ns or instructions per run, on the clock that counts."""
+        if self.clock == "instructions":
+            return self.reference_instructions, self.candidate_instructions
         if self.clock == "cpu":
             return self.reference_cpu_ns, self.candidate_cpu_ns
         return self.reference_ns, self.candidate_ns
@@ -54,13 +59,15 @@ class Measurement(_Part):
     counts: dict[str, int] = Field(description="Blocks kept per gate.")
     role: Literal["fit", "holdout"] = Field(description="Whether it may be fitted on, or is kept to test on.")
     size_bytes: int = Field(gt=0, description="Bytes of the ONNX file.")
-    ratio: float = Field(gt=0, description="Time relative to the reference subnet.")
+    ratio: float = Field(gt=0, description="Time, or instructions, relative to the reference subnet.")
     ratio_low: float = Field(gt=0, description="Lower end of the 90% bootstrap interval of ratio.")
     ratio_high: float = Field(gt=0, description="Upper end of the 90% bootstrap interval of ratio.")
-    latency_ms: float = Field(gt=0, description="ratio times the reference's median over the session.")
-    latency_p10_ms: float = Field(gt=0, description="10th percentile of the samples, on the same scale.")
-    latency_p50_ms: float = Field(gt=0, description="Median of the samples, on the same scale.")
-    latency_p90_ms: float = Field(gt=0, description="90th percentile of the samples, on the same scale.")
+    latency_ms: float | None = Field(
+        gt=0, description="ratio times the reference's median over the session; null on an emulated device."
+    )
+    latency_p10_ms: float | None = Field(gt=0, description="10th percentile of the samples, on the same scale.")
+    latency_p50_ms: float | None = Field(gt=0, description="Median of the samples, on the same scale.")
+    latency_p90_ms: float | None = Field(gt=0, description="90th percentile of the samples, on the same scale.")
     rounds: tuple[RoundRecord, ...] = Field(min_length=1)
     kernels: dict[str, float] = Field(
         description="Microseconds per node of the file, and per node that the runtime inserted: ~OPERATOR@NODE_BEFORE."
@@ -88,9 +95,12 @@ class Reference(_Part):
     """The subnet that every other one is compared with."""
 
     subnet: str
-    latency_ms: float = Field(gt=0, description="Median over the session of the medians of the rounds.")
-    latency_p10_ms: float = Field(gt=0)
-    latency_p90_ms: float = Field(gt=0)
+    latency_ms: float | None = Field(
+        gt=0, description="Median over the session of the medians of the rounds; null on an emulated device."
+    )
+    latency_p10_ms: float | None = Field(gt=0)
+    latency_p90_ms: float | None = Field(gt=0)
+    instructions: float | None = Field(None, gt=0, description="Median instructions of a run, where they are counted.")
     drift: float = Field(ge=1, description="Slowest round's median over the fastest one's.")
     n_rounds: int
 
@@ -140,6 +150,23 @@ class Profile(_Part):
     def device_id(self) -> str:
         """Short digest of the device key."""
         return device_id(self.device)
+
+    @property
+    def emulated(self) -> bool:
+        """Whether the device is emulated: its time says nothing about that of a real one, so it has no latency."""
+        return bool(self.device.get("emulated"))
+
+    @property
+    def quantity(self) -> Quantity:
+        """What costs are; all but latency is relative to the full network's."""
+        if not self.emulated:
+            return "latency"
+        return "instructions" if self.settings.get("clock") == "instructions" else "emulated time"
+
+    @property
+    def full_cost(self) -> float:
+        """Cost of the full network: its latency in ms, or 1 where costs are relative."""
+        return self.reference.latency_ms or 1.0
 
     @property
     def space(self) -> SearchSpace:

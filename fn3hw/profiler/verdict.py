@@ -59,7 +59,7 @@ def judge(seen: Noise, measurements: Sequence[Measurement], device: Mapping[str,
         (grave if share > 0.25 else slight).append(text)
     if any(one.conditions.get("waited_s", 0.0) > 1.0 for one in rounds):
         slight.append("Another program measured on the device at the same time; the two took turns.")
-    if seen.cpu_share < 0.9:
+    if seen.cpu_share < 0.9 and rounds[0].clock != "instructions":
         slight.append(f"Other programs took {100 * (1 - seen.cpu_share):.0f}% of the time while it measured.")
     advice = _advice(rounds, device) if grave or slight else ()
     return ("noisy" if grave else "stable"), (*grave, *slight), advice

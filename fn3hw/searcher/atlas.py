@@ -3,6 +3,9 @@
 A lookup compares budgets with the upper end of the predicted latency interval, with the peak memory and with the file
 size, and returns the most accurate evaluated subnet that meets all of them. Its answer is always on the front, so the
 front alone is what most readers want; the dominated points are kept for pictures and for later cost models.
+
+Of an emulated device, what is called latency in this package is a cost relative to the full network's; documents give
+it as ``relative_cost`` (`fn3hw.profiler.quantity`).
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from fn3hw.errors import InfeasibleBudget, InputError, RunError
+from fn3hw.profiler import Quantity
 from fn3hw.searcher.archive import Evaluation
 from fn3hw.searcher.budget import UNITS, Budget
 from fn3hw.searcher.ports import CostPredictor, FloatArray
@@ -39,6 +43,8 @@ _COLUMNS: Final = (
     "evaluated_accuracy",
 )
 _COSTS: Final = _COLUMNS[:5]
+_RELATIVE: Final = {name: name.replace("latency_ms", "relative_cost") for name in _COLUMNS[:3]}
+"""What documents call the cost on an emulated device."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,12 +56,19 @@ class Provenance:
         network: digest of the supernet.
         profile: checksum of the profile that the cost model was fitted on.
         evaluator: key of the evaluator.
+        quantity: what the cost is; all but latency is relative to the full network's.
     """
 
     device: str
     network: str
     profile: str
     evaluator: str
+    quantity: Quantity = "latency"
+
+    @property
+    def emulated(self) -> bool:
+        """Whether the device is emulated, so that it has no latency."""
+        return self.quantity != "latency"
 
     @property
     def file_name(self) -> str:
@@ -90,6 +103,11 @@ class Point:
     _atlas: Atlas | None = field(default=None, compare=False, repr=False)
 
     @property
+    def quantity(self) -> Quantity:
+        """What its cost is."""
+        return self._atlas.provenance.quantity if self._atlas is not None else "latency"
+
+    @property
     def counts(self) -> dict[str, int]:
         """Number of blocks kept per gate."""
         return self.subnet.counts
@@ -97,13 +115,16 @@ class Point:
     @property
     def binding(self) -> str | None:
         """The limit of the budget that leaves this subnet the least room; ``None`` where there was no limit."""
-        costs = {"latency_ms": self.latency_ms_high, "peak_mib": self.peak_mib, "size_mib": self.size_mib}
-        return self.budget.binding(costs)
+        costs = dict.fromkeys(("latency_ms", "relative_cost"), self.latency_ms_high)
+        return self.budget.binding({**costs, "peak_mib": self.peak_mib, "size_mib": self.size_mib})
 
     def to_json(self) -> dict[str, Any]:
         """The values as plain JSON, with the id of the subnet; a value that is not known is null."""
         values = {name: getattr(self, name) for name in _COLUMNS}
-        return {"subnet": self.subnet.id, **{k: v if math.isfinite(v) else None for k, v in values.items()}}
+        if emulated := self.quantity != "latency":
+            values |= {relative: values[name] for name, relative in _RELATIVE.items()} | dict.fromkeys(_RELATIVE)
+        known = {k: v if v is not None and math.isfinite(v) else None for k, v in values.items()}
+        return {"subnet": self.subnet.id, "emulated": emulated, **known}
 
     def export(self, path: Path | str, verify_on: str | None = "local") -> Exported:
         """Write the ONNX file and measure it; see `fn3hw.searcher.export.Exporter.export`.
@@ -141,7 +162,7 @@ class Atlas:
         self.dominated: tuple[Point, ...] = tuple(p for p, is_on in zip(every, on_front, strict=True) if not is_on)
         self._table = table[on_front]
         self._limits = {
-            "latency_ms": self._table[:, _COLUMNS.index("latency_ms_high")],
+            "relative_cost" if provenance.emulated else "latency_ms": self._table[:, _COLUMNS.index("latency_ms_high")],
             "peak_mib": self._table[:, _COLUMNS.index("peak_mib")],
             "size_mib": self._table[:, _COLUMNS.index("size_mib")],
         }
@@ -187,7 +208,12 @@ class Atlas:
         return len(self.points)
 
     def lookup(
-        self, latency_ms: float | None = None, peak_mib: float | None = None, size_mib: float | None = None
+        self,
+        latency_ms: float | None = None,
+        peak_mib: float | None = None,
+        size_mib: float | None = None,
+        *,
+        relative_cost: float | None = None,
     ) -> Point:
         """The most accurate subnet that meets all budgets, the latency budget with the upper end of its interval.
 
@@ -195,14 +221,17 @@ class Atlas:
             latency_ms: budget in milliseconds.
             peak_mib: budget for the peak memory.
             size_mib: budget for the file.
+            relative_cost: instead of ``latency_ms`` on an emulated device, relative to the full network.
 
         Raises:
             InputError: a budget is not a positive number, or its cost is not known for this device.
             InfeasibleBudget: no evaluated subnet meets it; names the limit that binds and what can be reached.
         """
-        budget = Budget(latency_ms=latency_ms, peak_mib=peak_mib, size_mib=size_mib)
+        budget = Budget(latency_ms=latency_ms, relative_cost=relative_cost, peak_mib=peak_mib, size_mib=size_mib)
         met = {}
         for name, limit in budget.limits.items():
+            if name not in self._limits:
+                raise self._wrong_kind(name)
             if np.isnan(self._limits[name]).all():
                 raise InputError(f"The cost model of {self.provenance.device} does not know {name}.")
             met[name] = self._limits[name] <= limit
@@ -218,6 +247,7 @@ class Atlas:
         document = {
             "schema": SCHEMA,
             **asdict(self.provenance),
+            "emulated": self.provenance.emulated,
             "points": [point.to_json() for point in self.points],
             "dominated": [point.to_json() for point in self.dominated],
         }
@@ -249,7 +279,7 @@ class Atlas:
             document = json.loads(Path(path).read_text())
             if document["schema"] != SCHEMA:
                 raise RunError(f"{path} has schema {document['schema']!r}; this version reads {SCHEMA!r}.", hint=again)
-            provenance = Provenance(**{name: str(document[name]) for name in Provenance.__slots__})
+            provenance = Provenance(**{name: document[name] for name in Provenance.__slots__ if name in document})
             if expected is not None:
                 _check_same(provenance, expected, path)
             points = [_point(entry, space) for entry in [*document["points"], *document["dominated"]]]
@@ -260,6 +290,14 @@ class Atlas:
                 raise
             raise RunError(f"{path} is no atlas of this network: {error}.", hint=again) from error
         return cls(points, provenance, exporter=exporter)
+
+    def _wrong_kind(self, name: str) -> InputError:
+        if name == "latency_ms":
+            return InputError(
+                f"{self.provenance.device} is emulated: its time in ms says nothing about that of a real device.",
+                hint="Ask for a cost relative to the full network's, such as --relative-cost 0.5, or for a file size.",
+            )
+        return InputError(f"{self.provenance.device} has latencies in ms.", hint="Give --latency-ms.")
 
     def _infeasible(self, budget: Budget, met: Mapping[str, Any]) -> InfeasibleBudget:
         """The limit that is the nearest to being met among the subnets that meet all the others."""
@@ -320,7 +358,8 @@ def _objectives(table: FloatArray) -> FloatArray:
 
 
 def _point(entry: Mapping[str, Any], space: SearchSpace) -> Point:
-    values = {name: math.nan if entry[name] is None else float(entry[name]) for name in _COLUMNS}
+    found = {name: entry[_RELATIVE.get(name, name) if entry.get("emulated") else name] for name in _COLUMNS}
+    values = {name: math.nan if value is None else float(value) for name, value in found.items()}
     return Point(subnet=space.parse(entry["subnet"]), **values)  # type: ignore[arg-type]
 
 

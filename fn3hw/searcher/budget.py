@@ -11,7 +11,12 @@ import numpy as np
 
 from fn3hw.errors import InputError
 
-UNITS: Final = {"latency_ms": "ms", "peak_mib": "MiB", "size_mib": "MiB"}
+UNITS: Final = {
+    "latency_ms": "ms",
+    "relative_cost": "of the full network's cost",
+    "peak_mib": "MiB",
+    "size_mib": "MiB",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +28,7 @@ class Budget:
     """
 
     latency_ms: float | None = None
+    relative_cost: float | None = None
     peak_mib: float | None = None
     size_mib: float | None = None
 
@@ -38,6 +44,11 @@ class Budget:
     def limits(self) -> dict[str, float]:
         """The limits that are set, by name."""
         return {name: float(value) for name, value in asdict(self).items() if value is not None}
+
+    @property
+    def cost(self) -> float | None:
+        """The limit on what the device takes: on the latency, or on the relative cost where that is emulated."""
+        return self.latency_ms if self.latency_ms is not None else self.relative_cost
 
     def binding(self, costs: Mapping[str, float]) -> str | None:
         """Name of the limit that costs come nearest to, or exceed most; ``None`` where there is no limit."""

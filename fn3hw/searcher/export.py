@@ -30,7 +30,10 @@ _MARGIN = 0.015
 
 
 class Meter(Protocol):
-    """Measures latency on one device, in the milliseconds of the profile that the predictions come from."""
+    """Measures latency on one device, in the milliseconds of the profile that the predictions come from.
+
+    On an emulated device it is the cost relative to the full network's.
+    """
 
     def close(self) -> None:
         """Give the device back."""
@@ -72,7 +75,7 @@ class Exported:
         sha256: its checksum.
         point: the subnet it holds; another one than asked for where that one missed the budget.
         size_mib: real size of the file.
-        measured_latency_ms: ``None`` where nothing was measured.
+        measured_latency_ms: ``None`` where nothing was measured; relative to the full network on an emulated device.
         budget_met: whether all limits are met: latency as measured, size as written, peak memory as predicted.
         max_abs_diff: largest absolute difference between the file's output and the masked network's.
         tries: what was measured, in order.
@@ -89,6 +92,9 @@ class Exported:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON: the point's values and these."""
+        measured = {"measured_latency_ms": self.measured_latency_ms}
+        if self.point.quantity != "latency":
+            measured = {"measured_latency_ms": None, "measured_relative_cost": self.measured_latency_ms}
         return {
             **self.point.to_json(),
             "counts": self.point.counts,
@@ -96,7 +102,7 @@ class Exported:
             "path": str(self.path),
             "sha256": self.sha256,
             "size_mib": self.size_mib,
-            "measured_latency_ms": self.measured_latency_ms,
+            **measured,
             "budget_met": self.budget_met,
             "max_abs_diff": self.max_abs_diff,
         }
@@ -192,8 +198,7 @@ class Exporter:
         met = [one for one in done if _meets(one[0], one[1], one[3], budget)]
         if met:
             best = max(met, key=lambda one: one[0].accuracy)
-            limit = budget.limits.get("latency_ms")
-            enough = limit is None or best[3] is None or best[3] >= (1 - _SLACK) * limit
+            enough = budget.cost is None or best[3] is None or best[3] >= (1 - _SLACK) * budget.cost
             return None if enough else next_best(atlas.points, budget, tries, better_than=best[0])
         following = next_best(atlas.points, budget, tries)
         if len(done) == self._max_tries - 1 and point.subnet not in {t.subnet for t in tries}:
@@ -217,13 +222,13 @@ def next_best(
     correction = max(ratios) if better_than is None else float(np.mean(ratios)) / (1 - _MARGIN)
     accuracy = -np.inf if better_than is None else better_than.accuracy
     tried = {t.subnet for t in tries}
-    limits = budget.limits
+    limits, cost = budget.limits, np.inf if budget.cost is None else budget.cost
     fitting = [
         p
         for p in points
         if p.subnet not in tried
         and p.accuracy > accuracy
-        and p.latency_ms * correction <= limits.get("latency_ms", np.inf)
+        and p.latency_ms * correction <= cost
         and not ("peak_mib" in limits and not p.peak_mib <= limits["peak_mib"])
         and not ("size_mib" in limits and not p.size_mib <= limits["size_mib"])
     ]
@@ -235,7 +240,7 @@ def _meets(point: Point, model: bytes, measured: float | None, budget: Budget) -
     latency = point.latency_ms_high if measured is None else measured
     limits = budget.limits
     return (
-        latency <= limits.get("latency_ms", np.inf)
+        (budget.cost is None or latency <= budget.cost)
         and len(model) / _MIB <= limits.get("size_mib", np.inf)
         and not ("peak_mib" in limits and not point.peak_mib <= limits["peak_mib"])
     )

@@ -69,10 +69,9 @@ def plot_front(
         axes.errorbar(
             point.latency_ms, point.accuracy, xerr=spans, fmt="D", ms=6, capsize=4, color=_CHOSEN, label=label, zorder=4
         )
-        if point.budget.latency_ms is not None:
+        if point.budget.cost is not None:
             line_label = "budget" if not number else None
-            limit = point.budget.latency_ms
-            axes.axvline(limit, color=_CHOSEN, linestyle="--", linewidth=1, label=line_label, zorder=0)
+            axes.axvline(point.budget.cost, color=_CHOSEN, linestyle="--", linewidth=1, label=line_label, zorder=0)
     measured = [e for e in exported if e.measured_latency_ms is not None]
     if measured:
         axes.scatter(
@@ -84,9 +83,12 @@ def plot_front(
             label="measured",
             zorder=5,
         )
-    axes.set_xlabel(f"latency on {atlas.provenance.device} (ms)")
+    what, unit = "latency", "ms"
+    if atlas.provenance.emulated:
+        what, unit = "relative cost", f"{atlas.provenance.quantity}, full network = 1; emulated"
+    axes.set_xlabel(f"{what} on {atlas.provenance.device} ({unit})")
     axes.set_ylabel("accuracy on the search split (%)")
-    axes.set_title(title or f"Accuracy against latency, {atlas.provenance.device}", fontsize=11)
+    axes.set_title(title or f"Accuracy against {what}, {atlas.provenance.device}", fontsize=11)
     _frame(axes, [p.accuracy for p in front])
     axes.grid(alpha=0.25)
     axes.legend(loc="lower right", framealpha=0.9)

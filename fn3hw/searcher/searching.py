@@ -126,7 +126,8 @@ def provenance_of(
     else:
         ends = cost.predict([supernet.space.full(), supernet.space.smallest()]).to_numpy(dtype=np.float64)
         checksum, label = sha256(json.dumps(np.nan_to_num(ends).tolist()).encode()), device or "device"
-    return Provenance(device=label, network=supernet.digest, profile=checksum, evaluator=evaluator)
+    quantity = profile.quantity if profile is not None else "latency"
+    return Provenance(device=label, network=supernet.digest, profile=checksum, evaluator=evaluator, quantity=quantity)
 
 
 def device_label(profile: Profile) -> str:

@@ -16,6 +16,7 @@ from fn3hw.cli.console import Console
 from fn3hw.cli.export import missed
 from fn3hw.errors import NoisyMeasurement
 from fn3hw.profiler import Profile
+from fn3hw.searcher import Budget
 from fn3hw.training import Run
 from tests.cli.conftest import TINY, check_error
 
@@ -114,6 +115,39 @@ def test_export_document(call: Any, own: Path, tmp_path: Path) -> None:
     assert document["budget_met"] is True and 0 < document["measured_latency_ms"] <= 1000
     assert document["sha256"] == sha256(path.read_bytes()).hexdigest()
     assert document["max_abs_diff"] < 1e-3
+
+
+@pytest.fixture
+def emulated(own: Path) -> Path:
+    """The profile of the run as an emulated device would have it."""
+    measured = Profile.read(own / "profile.json").model_dump(by_alias=True)
+    for part in (measured["reference"], *measured["measurements"]):
+        part |= {name: None for name in part if name.startswith("latency")}
+    measured["device"]["emulated"] = True
+    Profile.model_validate(measured).write(own / "emulated.json")
+    return own / "emulated.json"
+
+
+def test_an_emulated_device_has_no_latency(call: Any, own: Path, emulated: Path, tmp_path: Path) -> None:
+    given = (own, "--profile", emulated)
+    searched = call("search", *given, "--evaluations", 8, "--images", 60, "--json")
+    assert searched.status == 0, searched.err
+    for point in searched.document["points"]:
+        assert point["emulated"] is True and point["latency_ms"] is point["latency_ms_high"] is None
+        assert point["relative_cost_low"] <= point["relative_cost"] <= point["relative_cost_high"]
+    assert max(point["relative_cost"] for point in searched.document["points"]) < 1.5  # the full network is at 1
+    check_error(call("lookup", *given, "--latency-ms", 5, "--json"), 2, "emulated", "--relative-cost")
+    check_error(
+        call("lookup", own, "--profile", own / "profile.json", "--relative-cost", 1, "--json"), 2, "--latency-ms"
+    )
+    assert check_error(call("lookup", *given, "--relative-cost", 1e-6, "--json"), 3)["limit"] == "relative_cost"
+    assert call("lookup", *given, "--relative-cost", 2, "--json").document["binding"] == "relative_cost"
+    rest = ("--output", tmp_path / "m.onnx", "--verify-on", "none")
+    exported = call("export", *given, "--relative-cost", 2, *rest, "--json").document
+    assert exported["measured_latency_ms"] is None and exported["emulated"] is True
+    said = [call("lookup", *given, "--relative-cost", 2).out, call("export", *given, "--relative-cost", 2, *rest).out]
+    said += [call("search", *given, "--evaluations", 8, "--images", 60).out]
+    assert "emulated time" in said[0] and not re.search(r"\bms\b", " ".join(said))
 
 
 @pytest.mark.parametrize(
@@ -256,10 +290,12 @@ def test_a_budget_below_the_smallest_subnet_ends_with_3(call: Any, made: Path, o
 
 def test_a_budget_missed_when_measured_ends_with_3(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     exported = SimpleNamespace(budget_met=False, measured_latency_ms=2.0, tries=[1, 2], path="m.onnx")
-    assert missed(exported, None) is None  # type: ignore[arg-type]
+    assert missed(exported, Budget()) is None  # type: ignore[arg-type]
+    elsewhere = missed(exported, Budget(relative_cost=0.5))  # type: ignore[arg-type]
+    assert elsewhere is not None and elsewhere.limit == "relative_cost" and " ms" not in elsewhere.message
 
     def miss(args: object, standalone_mode: bool) -> None:
-        Console(as_json=True).result({"path": "m.onnx"}, "text", error=missed(exported, 1.0))  # type: ignore[arg-type]
+        Console(as_json=True).result({"path": "m.onnx"}, "text", error=missed(exported, Budget(latency_ms=1.0)))  # type: ignore[arg-type]
 
     monkeypatch.setattr(command_line, "app", miss)
     result = call("export", "--json")

@@ -4,6 +4,7 @@ import errno
 import io
 import os
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from fn3hw.profiler import agent
 from fn3hw.profiler.agent import FrameError, Refusal
+from fn3hw.profiler.measuring import COUNTED
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(),
@@ -52,6 +54,46 @@ def test_the_middle_mean_lies_between_the_quartiles_and_ignores_one_outlier(valu
     ordered = sorted(values)
     assert ordered[len(ordered) // 4] - 1e-6 <= agent.middle_mean(values) <= ordered[-1 - len(ordered) // 4] + 1e-6
     assert agent.middle_mean([7] * 7 + [10**9]) == 7
+
+
+@pytest.mark.parametrize(
+    ("executable", "machine", "emulated"),
+    [
+        (62, "aarch64", True),
+        (62, "x86_64", False),
+        (183, "x86_64", True),
+        (183, "aarch64", False),
+        (40, "aarch64", False),
+    ],
+)
+def test_a_processor_is_emulated_where_the_parent_runs_on_another_kind(
+    monkeypatch: pytest.MonkeyPatch, executable: int, machine: str, emulated: bool
+) -> None:
+    head = b"\x7fELF".ljust(18, b"\0") + executable.to_bytes(2, "little")
+    monkeypatch.setattr(agent, "open", lambda *_: io.BytesIO(head), raising=False)
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    assert agent.emulated() is emulated
+
+
+def test_instructions_are_counted_by_runs_where_the_plan_says_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    counter, counted = os.open(tmp_path / "counter", os.O_RDWR | os.O_CREAT), [0]
+
+    def run(instructions: int) -> None:
+        counted[0] += instructions
+        os.pwrite(counter, counted[0].to_bytes(8, "little"), 0)
+
+    monkeypatch.setenv(agent.COUNTER, str(counter))
+    os.pwrite(counter, bytes(8), 0)
+    plan = COUNTED.to_json() | {"clock": "instructions"}
+    samples = agent._alternate((lambda: run(1000), lambda: run(600)), [1, 3], plan)
+    assert samples["instructions"] == [[1000] * 8, [600] * 8]
+    assert agent._alternate((lambda: run(1), lambda: run(1)), [1, 1], plan | {"clock": "cpu"})["instructions"] == [
+        [],
+        [],
+    ]
+    os.close(counter)
 
 
 def test_the_interval_follows_the_fast_samples_and_is_infinite_for_few() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -116,9 +117,18 @@ def test_the_clock_is_the_threads_own_only_where_one_thread_does_the_work() -> N
     assert replace(one, clock="wall").samples[1][0] == 1000
 
 
-def test_a_round_reads_back() -> None:
-    one = round_of(raw())
-    assert Round.from_json(one.to_json()) == one
+def test_counted_instructions_are_the_samples_and_nothing_disturbs_them() -> None:
+    counts = {"reference_instructions": [9, 9, 9], "candidate_instructions": [5, 5, 5]}
+    one = replace(round_of(raw(conditions=CALM | {"steal_s": 0.5}) | counts), clock="instructions")
+    assert one.samples == ((9, 9, 9), (5, 5, 5))
+    assert faults(one, [1.0] * 6) == () and faults(replace(one, clock="cpu"), []) != ()
+    assert Runtime(count_instructions=True).clock == "instructions"
+
+
+@pytest.mark.parametrize("counts", [{}, {"reference_instructions": [9], "candidate_instructions": [5]}])
+def test_a_round_reads_back(counts: dict[str, Any]) -> None:
+    one = round_of(raw() | counts)
+    assert Round.from_json(json.loads(json.dumps(one.to_json()))) == one
 
 
 @pytest.mark.parametrize("wrong", [{"rounds": 0}, {"warmup_s": -1}, {"max_s": float("nan")}, {"seconds": float("inf")}])

@@ -2,14 +2,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
 
 from fn3hw.errors import DeviceError, ProfileError
-from fn3hw.profiler.device import Session
+from fn3hw.profiler.device import Runtime, Session
 from fn3hw.profiler.measuring import Effort
+from fn3hw.profiler.meter import Meter
 from fn3hw.profiler.profiling import Progress, profile
 from fn3hw.profiler.record import Profile
 from fn3hw.space.subnet import Subnet
@@ -38,6 +41,42 @@ def test_a_profile_has_all_that_was_measured(local: Session, network: FakeSupern
         assert [one.number for one in m.rounds] == [0, 1]
     assert [step.done for step in steps] == list(range(1, 19))
     assert {step.total for step in steps} == {18}
+
+
+class Emulated(Session):
+    """The local session, said to be an emulated device; its counts of instructions are sizes of files."""
+
+    def __init__(self, local: Session, counts: bool) -> None:
+        self.__dict__.update(local.__dict__)
+        counting = {"counts_instructions": True} if counts else {}
+        self.device = replace(local.device, key=local.device.key | {"emulated": True} | counting)
+
+    def measure(self, *, reference: bytes, candidate: bytes, runtime: Runtime, **rest: Any) -> dict[str, Any]:
+        raw = super().measure(
+            reference=reference, candidate=candidate, runtime=replace(runtime, count_instructions=False), **rest
+        )
+        if runtime.count_instructions:
+            raw["reference_instructions"], raw["candidate_instructions"] = [len(reference)] * 3, [len(candidate)] * 3
+        return raw
+
+
+@pytest.mark.parametrize("counts", [False, True])
+def test_an_emulated_device_has_ratios_and_no_latency(
+    local: Session, network: FakeSupernet, quick: Effort, counts: bool
+) -> None:
+    session = Emulated(local, counts)
+    found = Profile.from_text(profile(network, session, 4, effort=quick).to_text())
+    assert found.emulated and found.quantity == ("instructions" if counts else "emulated time")
+    assert found.reference.latency_ms is None and all(
+        m.latency_ms is m.latency_p90_ms is None for m in found.measurements
+    )
+    full = len(network.model())
+    assert found.reference.instructions == (full if counts else None)
+    if counts:
+        assert all(m.ratio == pytest.approx(m.size_bytes / full) and not m.kernels for m in found.measurements)
+        assert found.verdict == "stable"
+    with Meter(network, found, session) as meter:
+        assert meter.time(network.model()).latency_ms == pytest.approx(1, rel=1e-9 if counts else 0.5)
 
 
 class Fragile:

@@ -125,6 +125,25 @@ def test_a_cost_that_the_model_does_not_know_cannot_be_asked_for() -> None:
         atlas.lookup(peak_mib=100)
 
 
+def test_on_an_emulated_device_the_cost_is_relative(tmp_path: Path) -> None:
+    made_from = replace(MADE_FROM, quantity="instructions")
+    real = atlas_of([(0.5, 1.1, 10, 5, 60), (1.0, 1.1, 9, 4, 70)])
+    atlas = Atlas(real.points, made_from)
+    with pytest.raises(InputError, match="emulated"):
+        atlas.lookup(latency_ms=1.0)
+    with pytest.raises(InputError, match="latencies in ms"):
+        real.lookup(relative_cost=1.0)
+    found = atlas.lookup(relative_cost=1.0)
+    assert (found.latency_ms, found.binding, found.quantity) == (0.5, "relative_cost", "instructions")
+    document = found.to_json()
+    assert document["latency_ms"] is document["latency_ms_low"] is document["latency_ms_high"] is None
+    assert (document["relative_cost"], document["emulated"]) == (0.5, True)
+    again = Atlas.load(atlas.save(tmp_path), SPACE, expected=made_from)
+    assert again.points == atlas.points and again.provenance == made_from
+    with pytest.raises(InfeasibleBudget, match=r"relative_cost <= 0\.1.*of the full network"):
+        again.lookup(relative_cost=0.1)
+
+
 def test_lookup_in_ten_thousand_points_takes_less_than_ten_milliseconds() -> None:
     space = make_space(8)
     rng = np.random.default_rng(0)

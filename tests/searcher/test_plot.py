@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-from fn3hw.searcher import plot_front
+from fn3hw.searcher import Atlas, plot_front
 
 from .test_export import atlas_on
 
@@ -18,4 +19,10 @@ def test_picture_shows_device_budget_prediction_and_measurement(tmp_path: Path) 
     axes = figure.axes[0]
     assert atlas.provenance.device in axes.get_xlabel()
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert "(ms)" in axes.get_xlabel()
+    emulated = Atlas(atlas.points, replace(atlas.provenance, quantity="instructions"))
+    axes = plot_front(emulated, chosen=[emulated.lookup(relative_cost=3.0)]).axes[0]
+    assert "relative cost" in axes.get_xlabel() and "ms" not in axes.get_xlabel().replace(
+        emulated.provenance.device, ""
+    )
     assert sorted(labels) == ["budget", "evaluated", "front", "measured", "predicted, with interval"]
