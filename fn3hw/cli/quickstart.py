@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from fn3hw.cli.console import Console, duration
+from fn3hw.cli.measuring import Wanted, measure_profile
 from fn3hw.cli.options import AsJson, Seed
-from fn3hw.cli.profile import Wanted, measure_profile
 from fn3hw.cli.runs import OpenRun, onnx_accuracy
 from fn3hw.cli.search import run_search, show_front
 from fn3hw.cli.train import train_run

@@ -307,7 +307,7 @@ def test_a_noisy_profile_is_kept_and_ends_with_5(
     call: Any, own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured = Profile.read(own / "profile.json")
-    monkeypatch.setattr("fn3hw.cli.profile.measure", lambda *args, **kwargs: measured)
+    monkeypatch.setattr("fn3hw.cli.measuring.measure", lambda *args, **kwargs: measured)
 
     def refuse(self: Profile) -> None:
         raise NoisyMeasurement("The clock was busy.", hint="Close other programs.")

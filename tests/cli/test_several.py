@@ -39,7 +39,7 @@ def measure_by(
 ) -> Callable[[Callable[[str], None]], Profile]:
     """Let a device 'measure' the run's own profile, after a round in the journal and what the test does for it."""
     measured = Profile.read(own / "profile.json")
-    monkeypatch.setattr("fn3hw.cli.profile.fit_cost", lambda profile: cost)
+    monkeypatch.setattr("fn3hw.cli.reporting.fit_cost", lambda profile: cost)
 
     def install(happens: Callable[[str], None]) -> Profile:
         def fake(net: Any, device: str, subnets: int, *, journal: Path, progress: Any, **rest: Any) -> Profile:
@@ -49,7 +49,7 @@ def measure_by(
             happens(device)
             return measured
 
-        monkeypatch.setattr("fn3hw.cli.profile.measure", fake)
+        monkeypatch.setattr("fn3hw.cli.measuring.measure", fake)
         return measured
 
     return install
@@ -114,7 +114,7 @@ def test_a_cost_model_that_cannot_be_fitted_is_the_error_of_its_device(
         raise InputError("Too few subnets.")
 
     measure_by(lambda device: None)
-    monkeypatch.setattr("fn3hw.cli.profile.fit_cost", refuse)
+    monkeypatch.setattr("fn3hw.cli.reporting.fit_cost", refuse)
     result = call("profile", own, *BOTH, "--json")
     check_error(result, 2, "local: Too few", "pi5: Too few")
     assert len(result.document["profiles"]) == 2 and (own / "profile-pi5.json").is_file()
