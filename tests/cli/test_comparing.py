@@ -30,7 +30,7 @@ def test_the_difference_as_json_and_for_people(files: tuple[str, str], capsys: p
     assert document["device"]["cpu_features"] == [["avx", "fma"], ["avx"]]
     assert document["noise"]["verdict"] == ["stable", "noisy"]
     assert {gate["gate"] for gate in document["gates"]} == {"a", "b", "c", "d", "e", "stage"}
-    assert all(gate["within_uncertainty"] and gate["all"]["difference"] == 0 for gate in document["gates"])
+    assert all(gate["within_uncertainty"] and abs(gate["all"]["difference"]) < 1e-9 for gate in document["gates"])
     assert command_line.run(["profile", "--diff", *files]) == 0
     said = capsys.readouterr().out
     cells = {tuple(cell.strip() for cell in line.split("│")[1:-1]) for line in said.splitlines() if "│" in line}

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from fn3hw.profiler import Profile
+from fn3hw.profiler import Profile, Runtime
 from tests.cost.synthetic import SPACE, FakeProfile
 
 DEVICE = {"cpu_model": "fake", "cores": [0, 1], "emulated": False, "cpu_features": ["avx", "fma"]}
-SETTINGS = {"seed": 0, "effort": {"rounds": 3, "seconds": 0.4}, "blockwise": {"fc": [1.01, 1.04]}}
+SETTINGS = {
+    "seed": 0,
+    "effort": {"rounds": 3, "seconds": 0.4},
+    "runtime": Runtime().to_json(),
+    "blockwise": {"fc": [1.01, 1.04]},
+}
 REFERENCE_MS = 5.0
 ROUNDS = 3
 
@@ -23,6 +28,7 @@ def as_profile(fake: FakeProfile, *, digest: str = "0" * 64, timed: bool = True,
         changes: other entries of the profile.
     """
     full = next(m.ratio for m in fake.measurements if SPACE.parse(m.subnet) == SPACE.full())
+    is_real = not changes.get("device", DEVICE)["emulated"]
     rows = [
         {
             "subnet": m.subnet,
@@ -35,7 +41,9 @@ def as_profile(fake: FakeProfile, *, digest: str = "0" * 64, timed: bool = True,
                 key: m.ratio / full * factor
                 for key, factor in (("ratio", 1), ("ratio_low", 0.99), ("ratio_high", 1.02))
             },
-            **dict.fromkeys(("latency_ms", "latency_p10_ms", "latency_p50_ms", "latency_p90_ms"), m.ratio),
+            **dict.fromkeys(
+                ("latency_ms", "latency_p10_ms", "latency_p50_ms", "latency_p90_ms"), m.ratio if is_real else None
+            ),
             **dict.fromkeys(("peak_mib_no_arena", "runtime_mib", "increment_mib", "load_ms", "first_run_ms"), 1.0),
             "rounds": [_round(number, 1e9 - 60 * row if timed else None) for number in range(ROUNDS)],
         }
@@ -59,7 +67,7 @@ def as_profile(fake: FakeProfile, *, digest: str = "0" * 64, timed: bool = True,
             },
             "reference": {
                 "subnet": SPACE.full().id,
-                **dict.fromkeys(("latency_ms", "latency_p10_ms", "latency_p90_ms"), REFERENCE_MS),
+                **dict.fromkeys(("latency_ms", "latency_p10_ms", "latency_p90_ms"), REFERENCE_MS if is_real else None),
                 "drift": 1.2,
                 "n_rounds": ROUNDS * len(rows),
             },
