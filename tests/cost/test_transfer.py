@@ -22,28 +22,31 @@ def error(cost: CostModel, machine: Machine) -> float:
     return float(np.mean(np.abs(cost.predict(unseen).latency_ms.to_numpy() / truth - 1)))
 
 
-def few(machine: Machine, n: int = 6) -> FakeProfile:
-    return measure(machine, subnets(n, 3), noise=0.004, drift=0.05)
+def few(machine: Machine, n: int, seed: int) -> FakeProfile:
+    return measure(machine, subnets(n, seed), noise=0.004, drift=0.05, seed=seed)
 
 
 def test_a_slower_device_of_the_same_kind_needs_few_measurements(origin: FakeProfile) -> None:
-    slower = Machine(scale=3.0)
-    alone, started = fit_cost(few(slower)), fit_cost(replace(few(slower), origin=origin))
-    assert error(started, slower) < 0.015 < error(alone, slower)
+    slower, errors = Machine(scale=3.0), []
+    for seed in (3, 5):
+        here = few(slower, 6, seed)
+        errors.append([error(fit_cost(one), slower) for one in (here, replace(here, origin=origin))])
+    alone, started = np.mean(errors, axis=0)
+    assert started < min(0.01, 0.7 * alone)
 
 
 def test_what_holds_on_the_other_device_only_is_not_believed(origin: FakeProfile) -> None:
     other = Machine(step=8, align=8, penalty=0.3, scale=2.0)
-    alone, started = fit_cost(few(other, 12)), fit_cost(replace(few(other, 12), origin=origin))
-    assert error(started, other) < error(alone, other) + 0.01
+    here = few(other, 12, 4)
+    assert error(fit_cost(replace(here, origin=origin)), other) < error(fit_cost(here), other) + 0.01
 
 
 def test_units_that_the_other_device_does_not_have_are_fitted_alone(origin: FakeProfile) -> None:
-    renamed = {f"x.{node}": gates for node, gates in origin.network.units.items() if node != "de.conv"}
+    units = {node: gates for node, gates in origin.network.units.items() if node not in ("de.conv", "d.conv")}
     measurements = tuple(
-        replace(m, kernels={f"x.{node}": us for node, us in m.kernels.items() if node != "de.conv"})
-        for m in origin.measurements
+        replace(m, kernels={node: us for node, us in m.kernels.items() if node in units}) for m in origin.measurements
     )
-    without = replace(origin, network=Net(renamed, origin.network.parameters), measurements=measurements)
-    machine = Machine(scale=2.0)
-    assert error(fit_cost(replace(few(machine, 12), origin=without)), machine) < 0.03
+    without = replace(origin, network=Net(units, origin.network.parameters), measurements=measurements)
+    here = few(Machine(scale=2.0), 16, 4)
+    cost = fit_cost(replace(here, origin=without))
+    assert error(cost, Machine(scale=2.0)) < 0.03
