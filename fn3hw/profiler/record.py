@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from statistics import median
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -167,6 +168,12 @@ class Profile(_Part):
     def full_cost(self) -> float:
         """Cost of the full network: its latency in ms, or 1 where costs are relative."""
         return self.reference.latency_ms or 1.0
+
+    @property
+    def tail(self) -> float:
+        """How much longer one of ten runs takes than the usual one: a factor, the median over the subnets."""
+        factors = [m.latency_p90_ms / m.latency_ms for m in self.measurements if m.latency_p90_ms and m.latency_ms]
+        return max(1.0, median(factors)) if factors else 1.0
 
     @property
     def space(self) -> SearchSpace:

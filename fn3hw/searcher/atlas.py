@@ -126,7 +126,7 @@ class Point:
         known = {k: v if v is not None and math.isfinite(v) else None for k, v in values.items()}
         return {"subnet": self.subnet.id, "emulated": emulated, **known}
 
-    def export(self, path: Path | str, verify_on: str | None = "local") -> Exported:
+    def export(self, path: Path | str, verify_on: str | None = "local", *, percentile: int = 50) -> Exported:
         """Write the ONNX file and measure it; see `fn3hw.searcher.export.Exporter.export`.
 
         Raises:
@@ -137,7 +137,7 @@ class Point:
                 "This point knows no trained network to export from.",
                 hint="Read the atlas with Atlas.load(path, space, exporter=...), or use: fn3hw export RUN --profile F",
             )
-        return self._atlas.exporter.export(self._atlas, self, path, verify_on=verify_on)
+        return self._atlas.exporter.export(self._atlas, self, path, verify_on=verify_on, percentile=percentile)
 
 
 class Atlas:

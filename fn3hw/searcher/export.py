@@ -39,8 +39,8 @@ class Meter(Protocol):
         """Give the device back."""
         ...
 
-    def latency_ms(self, model: bytes) -> float:
-        """Median latency of an ONNX file.
+    def latency_ms(self, model: bytes, percentile: int) -> float:
+        """Latency of an ONNX file: the usual one (50), or what nine of ten runs keep below (90).
 
         Raises:
             DeviceError: the device cannot be reached or used.
@@ -79,6 +79,7 @@ class Exported:
         budget_met: whether all limits are met: latency as measured, size as written, peak memory as predicted.
         max_abs_diff: largest absolute difference between the file's output and the masked network's.
         tries: what was measured, in order.
+        percentile: of the runs, that ``measured_latency_ms`` and the budget are about.
     """
 
     path: Path
@@ -89,6 +90,7 @@ class Exported:
     budget_met: bool
     max_abs_diff: float
     tries: tuple[Try, ...]
+    percentile: int = 50
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON: the point's values and these."""
@@ -103,6 +105,7 @@ class Exported:
             "sha256": self.sha256,
             "size_mib": self.size_mib,
             **measured,
+            "percentile": self.percentile,
             "budget_met": self.budget_met,
             "max_abs_diff": self.max_abs_diff,
         }
@@ -119,16 +122,28 @@ class Exporter:
         maker: makes the file of a subnet.
         meter: gives the meter of a device by name.
         max_tries: points that are measured at most for one export.
+        tail: how much longer one of ten runs takes on the device than the usual one, as a factor.
     """
 
-    def __init__(self, maker: FileMaker, meter: Callable[[str], Meter], *, max_tries: int = 4) -> None:
+    def __init__(
+        self, maker: FileMaker, meter: Callable[[str], Meter], *, max_tries: int = 4, tail: float = 1.0
+    ) -> None:
         if max_tries < 1:
             raise InputError(f"An export needs at least one try, not {max_tries}.")
         self._maker = maker
         self._meter = meter
         self._max_tries = max_tries
+        self._tail = tail
 
-    def export(self, atlas: Atlas, point: Point, path: Path | str, *, verify_on: str | None = "local") -> Exported:
+    def export(
+        self,
+        atlas: Atlas,
+        point: Point,
+        path: Path | str,
+        *,
+        verify_on: str | None = "local",
+        percentile: int = 50,
+    ) -> Exported:
         """Write the file of a point, or of the next best one where the measured latency misses the point's budget.
 
         Where none of the tries meets the budget, the fastest of them is written and ``budget_met`` is false.
@@ -138,18 +153,21 @@ class Exporter:
             point: the answer of a lookup, which carries the budget; without one, any latency is accepted.
             path: the ONNX file to write.
             verify_on: name of the device to measure on; ``None`` measures nothing.
+            percentile: of the runs that have to meet the latency budget: 50, or 90.
 
         Raises:
             DeviceError: the device cannot be reached or used; no file is written.
             NoisyMeasurement: the measurement is too noisy to trust; no file is written.
-            InputError: the file cannot be written.
+            InputError: the file cannot be written, or there is no such percentile.
         """
+        if percentile not in (50, 90):
+            raise InputError(f"A budget is for 50 or for 90 percent of the runs, not for {percentile}.")
         target = Path(path)
         if target.is_dir():
             raise InputError(f"{target} is a folder.", hint="Give the name of a file, such as model.onnx.")
         meter = self._meter(verify_on) if verify_on is not None else None
         try:
-            done = self._tried(atlas, point, meter)
+            done = self._tried(atlas, point, meter, percentile)
         finally:
             if meter is not None:
                 meter.close()
@@ -170,9 +188,10 @@ class Exporter:
             budget_met=_meets(found, model, measured, budget),
             max_abs_diff=difference,
             tries=tuple(Try(p.subnet, p.latency_ms, m) for p, _, _, m in done if m is not None),
+            percentile=percentile,
         )
 
-    def _tried(self, atlas: Atlas, point: Point, meter: Meter | None) -> list[_Done]:
+    def _tried(self, atlas: Atlas, point: Point, meter: Meter | None, percentile: int) -> list[_Done]:
         """Files of points, until one meets the budget and leaves little of it unused, or nothing is left to try.
 
         A lookup has to be right without measuring and keeps the whole interval below the budget. Here each file is
@@ -181,10 +200,11 @@ class Exporter:
         done = list[_Done]()
         current: Point | None = point
         if meter is not None and point.budget.limits:
-            current = next_best(atlas.points, point.budget, []) or point
+            usual = self._tail if percentile == 90 else 1.0
+            current = next_best(atlas.points, point.budget, [], usual=usual) or point
         while current is not None:
             model, difference = self._maker.make(current.subnet)
-            measured = meter.latency_ms(model) if meter is not None else None
+            measured = meter.latency_ms(model, percentile) if meter is not None else None
             done.append((current, model, difference, measured))
             current = self._following(atlas, point, done)
         return done
@@ -207,7 +227,12 @@ class Exporter:
 
 
 def next_best(
-    points: Sequence[Point], budget: Budget, tries: Sequence[Try], *, better_than: Point | None = None
+    points: Sequence[Point],
+    budget: Budget,
+    tries: Sequence[Try],
+    *,
+    better_than: Point | None = None,
+    usual: float = 1.0,
 ) -> Point | None:
     """The most accurate untried point that meets the budget once predictions are corrected.
 
@@ -217,8 +242,9 @@ def next_best(
         tries: what was measured: the worst ratio to the prediction corrects the others.
         better_than: a point that met the budget with much to spare; only more accurate ones count, corrected by the
             mean of the tries, and with a margin.
+        usual: measured over predicted before anything was tried.
     """
-    ratios = [t.measured_latency_ms / t.latency_ms for t in tries] or [1.0]
+    ratios = [t.measured_latency_ms / t.latency_ms for t in tries] or [usual]
     correction = max(ratios) if better_than is None else float(np.mean(ratios)) / (1 - _MARGIN)
     accuracy = -np.inf if better_than is None else better_than.accuracy
     tried = {t.subnet for t in tries}

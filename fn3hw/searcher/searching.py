@@ -150,4 +150,4 @@ def exporter_of(supernet: Supernet, data: SearchData, profile: Profile | None) -
             raise InputError("A file can be measured against a profile only.", hint="Pass profile= to search.")
         return Meter(supernet, profile, device)
 
-    return Exporter(FinishedFile(supernet, images, parity=parity), meter)
+    return Exporter(FinishedFile(supernet, images, parity=parity), meter, tail=profile.tail if profile else 1.0)

@@ -23,10 +23,12 @@ def test_a_file_is_timed_on_the_scale_of_the_profile(
     monkeypatch.setattr(meter_module, "TOO_WIDE", 1e9)
     with Meter(network, measured, local) as meter:
         full = meter.time(network.model())
+        p90 = meter.latency_ms(network.model(), 90)
         small = meter.latency_ms(network.deployed(network.space.smallest()).SerializeToString())
     assert full.latency_low_ms <= full.latency_ms <= full.latency_high_ms
     assert full.latency_ms == pytest.approx(full.ratio * measured.reference.latency_ms)
-    assert small < full.latency_ms
+    assert small < full.latency_ms < full.latency_p90_ms
+    assert p90 > 0.5 * full.latency_ms
     assert local.put(network.model())  # the session that was passed in is still open
 
 
