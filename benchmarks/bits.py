@@ -5,7 +5,7 @@ widths, and trains them together in every step, or one after the other as the pa
 as many samples. Beside it, on the smaller network of figure 4: hard steps with a straight-through gradient, and
 sigmoids that harden. Test accuracy is that of the quantized weights, for FN3-bit with batch norm recalibrated; AdaBits
 uses the one it learned. Runs are kept in runs/removal and runs/bits and gone on with.
-Usage: python benchmarks/bits.py [fn3-bit | soft | jointly | progressively]; with a name, only this training
+Usage: python benchmarks/bits.py [fn3-bit | soft | jointly | progressively]; with a name, only this one
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ NAMES = {4: "4 bits", 3: "3 bits (±4)", 2: "3 bits (±2)", 1: "2 bits"}
 
 def main() -> None:
     if wanted := sys.argv[1:]:
-        TRAININGS[wanted[0]]()
+        trained = TRAININGS[wanted[0]]()
+        print(wanted[0], uniform(trained) if isinstance(trained, OpenRun) else trained)
         return
     ours, jointly, progressively = fn3_bit(), adabits(joint=True), adabits(joint=False)
     found = {
@@ -110,7 +111,7 @@ def adabits(*, joint: bool) -> dict[str, Any]:
     return {"accuracy": found, "seen": seen, "seconds": seconds}
 
 
-TRAININGS: dict[str, Callable[[], object]] = {
+TRAININGS: dict[str, Callable[[], OpenRun | dict[str, Any]]] = {
     "fn3-bit": fn3_bit,
     "soft": soft_steps,
     "jointly": partial(adabits, joint=True),

@@ -10,6 +10,7 @@ from typing import Any
 from fn3hw.cli.console import Console, duration, error_body
 from fn3hw.cli.several import gravest
 from fn3hw.cost import CostModel, fit_cost
+from fn3hw.cost.audit import describe
 from fn3hw.cost.plot import plot_profile
 from fn3hw.errors import Fn3hwError, NoisyMeasurement
 from fn3hw.profiler import DEFAULT_RUNTIME, Profile
@@ -77,6 +78,7 @@ def summary(measured: Profile, cost: CostModel, path: Path) -> dict[str, Any]:
         "reference_instructions": measured.reference.instructions,
         "rules": str(cost.rules),
         "holdout": cost.holdout.to_json(),
+        "audit": cost.audit().to_json(),
         "noise": {"repeat_mape": measured.noise.repeat_mape},
     }
 
@@ -90,15 +92,37 @@ def text(measured: Profile, cost: CostModel, path: Path) -> str:
     lines = [
         f"{path}: {len(measured.measurements)} subnets measured, {measured.verdict}.",
         f"{takes}; rounds of one subnet differ by {100 * measured.noise.repeat_mape:.2f}%.",
+        *_full_text(measured),
         *_runtime_text(measured),
         *_sampling_text(measured),
         f"Cost model on {held.n} subnets it has not seen: mean error {100 * held.mape:.2f}%, "
-        f"{100 * held.within_10pct:.0f}% within 10%, Spearman {held.spearman:.3f}.",
+        f"{100 * held.within_10pct:.0f}% within 10%, Spearman {held.spearman:.3f}"
+        + (
+            "."
+            if held.coverage is None
+            else f"; {100 * held.coverage:.0f}% lie in their {100 * cost.level:.0f}% intervals."
+        ),
+        *describe(cost.audit()),
         f"Rules found: {cost.rules}",
         *(f"- {reason}" for reason in (*measured.reasons, *measured.advice)),
         f"Next: fn3hw search RUN --profile {path}",
     ]
     return "\n".join(lines)
+
+
+def _full_text(measured: Profile) -> list[str]:
+    """Tail latency, loading, memory and size of the full network."""
+    full, reference = measured.full, measured.reference
+    lines = []
+    if reference.latency_p90_ms and reference.latency_p99_ms:
+        p90, p99 = reference.latency_p90_ms, reference.latency_p99_ms
+        lines.append(f"Of its runs 90% take at most {p90:.3f} ms, 99% at most {p99:.3f} ms.")
+    if full is not None and not measured.emulated:
+        lines.append(
+            f"Its file of {full.size_bytes / 2**20:.2f} MiB loads in {full.load_ms:.0f} ms; memory peaks at "
+            f"{full.peak_mib:.0f} MiB, {full.peak_mib_no_arena:.0f} with the arena off."
+        )
+    return lines
 
 
 def _runtime_text(measured: Profile) -> list[str]:

@@ -21,6 +21,7 @@ from fn3hw.cost.metrics import Metrics
 from fn3hw.cost.model import CostModel, Rules, fit_cost
 from fn3hw.errors import ProfileError
 from fn3hw.profiler import Profile
+from fn3hw.profiler.device import differing
 from fn3hw.space.gate import Gate
 
 Pair = tuple[Any, Any]
@@ -190,10 +191,6 @@ class _Side:
         self._emulated = profile.emulated
         self._full_ms = float(self.cost.predict([self.cost.space.full()]).latency_ms.iloc[0])
 
-    def in_ms(self, latency_ms: float) -> float | None:
-        """A latency where it is one: an emulator's time is not."""
-        return None if self._emulated else latency_ms
-
     def saved(self, places: Sequence[tuple[Gate, int]], level: float) -> FloatArray:
         """Saved share of the full latency at n counts of gates, all others whole: itself, low and high, (3, n)."""
         kept = self.cost.relative((self.cost.space.from_counts({gate.name: c}) for gate, c in places), level=level)
@@ -201,8 +198,8 @@ class _Side:
         return saved
 
     def saved_ms(self, share: float) -> float | None:
-        """A share of the full latency."""
-        return self.in_ms(share * self._full_ms)
+        """A share of the full latency, where it is one: an emulator's time is not."""
+        return None if self._emulated else share * self._full_ms
 
 
 def _gate_differences(sides: tuple[_Side, _Side]) -> Iterator[GateDifference]:
@@ -245,4 +242,4 @@ def _flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _changed(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Pair]:
     """Entries that differ, or that only one side has."""
-    return {name: (a.get(name), b.get(name)) for name in sorted(a.keys() | b.keys()) if a.get(name) != b.get(name)}
+    return {name: (a.get(name), b.get(name)) for name in differing(a, b)}

@@ -29,7 +29,7 @@ def read_evidence(profile: MeasuredProfile, measurements: Sequence[Measured], ta
         raise ProfileError(
             f"The profile's measurements are of another network: {error.message}", hint=_AGAIN
         ) from error
-    latency_ms = np.array([m.ratio for m in measurements], dtype=np.float64) * (profile.reference.latency_ms or 1.0)
+    latency_ms = np.array([m.ratio for m in measurements], dtype=np.float64) * profile.full_cost
     if not (np.isfinite(latency_ms).all() and (latency_ms > 0).all()):
         raise ProfileError("The profile has a latency that is no positive number.", hint=_AGAIN)
     has_kernels = bool(measurements) and all(m.kernels for m in measurements)

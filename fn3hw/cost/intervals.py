@@ -1,9 +1,9 @@
-"""Intervals without assumptions on the shape of errors: conformal, on leave-one-out residuals.
+"""Intervals without assumptions on the shape of errors.
 
-With relative residuals |r_1|, ..., |r_n| of subnets that the model was not fitted on, the next one's lies below the
-ceil((n + 1) * level)-th smallest with at least that probability where subnets are exchangeable (Vovk et al., 2005; the
-jackknife form is Barber et al., "Predictive inference with the jackknife+", 2021, which also says what it costs that
-the residuals share their data). Errors are taken as relative and signed: too fast and too slow have their own tails.
+With n fits that each leave out one measured subnet, fit i is off by |r_i| at the subnet that it has not seen. Around
+what each of them predicts of a new subnet, as far as each was off, lies the new subnet's true value: between the order
+statistics of these 2n ends at the level asked for (the jackknife+ of Barber et al., "Predictive inference with the
+jackknife+", 2021). Where the fits disagree about a subnet, its interval is wider. Errors are relative, as the fit is.
 
 What is never measured by itself, such as the ratio of two latencies, has no residuals. Its interval is that of the
 jackknife (Tukey, 1958), from how much it changes as each subnet is left out.
@@ -11,44 +11,28 @@ jackknife (Tukey, 1958), from how much it changes as each subnet is left out.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from scipy.stats import t
 
 from fn3hw.cost.basis import FloatArray
 
 
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """Where the true value lies, relative to the predicted one.
+def jackknife_plus(left_out: FloatArray, residuals: FloatArray, *, level: float = 0.9) -> tuple[FloatArray, FloatArray]:
+    """Lower and upper ends of intervals of new values, each of shape (m,).
+
+    At least ``2 * level - 1`` of them hold the value whatever the model, and about ``level`` as a rule. No level above
+    n / (n + 1) can be vouched for: the outermost ends are taken there.
 
     Args:
-        low: factor of the lower end, at most 1.
-        high: factor of the upper end, at least 1.
-        level: the coverage asked for.
-        attainable: the highest level that as many residuals can vouch for, n / (n + 1).
+        left_out: what the fit without sample i predicts, shape (n, m), positive.
+        residuals: true / predicted - 1 of each sample by the fit without it, shape (n,).
+        level: coverage asked for.
     """
-
-    low: float
-    high: float
-    level: float
-    attainable: float
-
-
-def conformal(residuals: FloatArray, *, level: float = 0.9) -> Interval:
-    """Interval of measured over predicted from held-out residuals.
-
-    Args:
-        residuals: measured / predicted - 1 of subnets not fitted on, shape (n,).
-        level: coverage asked for; where n is too small for it, the largest residual is taken.
-    """
-    n = len(residuals)
-    if n == 0:
-        return Interval(low=0.0, high=np.inf, level=level, attainable=0.0)
-    size = np.sort(np.abs(residuals))
-    reach = float(size[min(n, int(np.ceil((n + 1) * level))) - 1])
-    return Interval(low=max(0.0, 1.0 - reach), high=1.0 + reach, level=level, attainable=n / (n + 1))
+    n, reach = len(left_out), np.abs(residuals)[:, None]
+    beyond = min(n, int(np.ceil((n + 1) * level - 1e-9))) - 1
+    low = np.partition(left_out * (1.0 - reach), n - 1 - beyond, axis=0)[n - 1 - beyond]
+    high = np.partition(left_out * (1.0 + reach), beyond, axis=0)[beyond]
+    return np.maximum(low, 0.0), high
 
 
 def jackknife(estimate: FloatArray, refitted: FloatArray, *, level: float = 0.9) -> tuple[FloatArray, FloatArray]:

@@ -67,6 +67,14 @@ class Latency:
         return total
 
 
+def predict_each(fits: Sequence[Latency], states: States) -> FloatArray:
+    """What each of several fits of the same parts predicts: ms, shape (fits, n)."""
+    total = np.repeat(np.array([fit.offset_ms for fit in fits])[:, None], len(states), axis=1)
+    for alike in zip(*(fit.parts for fit in fits), strict=True):
+        total += np.stack([part.coef for part in alike]) @ alike[0].matrix(states).T
+    return total
+
+
 def fit_latency(parts: Sequence[Part], evidence: Evidence) -> Latency:
     """Fit parts whose rules are known on kernel times, and their sum on latency.
 
@@ -81,7 +89,7 @@ def fit_latency(parts: Sequence[Part], evidence: Evidence) -> Latency:
     for _ in range(_DRIFT_ROUNDS):
         fitted = [fit_part(part, states, times[:, k] / drift) for k, part in enumerate(parts)]
         predicted = np.stack([part.predict(states) for part in fitted], axis=1)
-        drift = _drift(times, predicted, present)
+        drift = common_speed(times, predicted, present)
     offset_ms, ms_per_us = _calibrate(predicted.sum(axis=1), evidence.latency_ms)
     return Latency(tuple(replace(part, coef=part.coef * ms_per_us) for part in fitted), offset_ms, ms_per_us)
 
@@ -108,8 +116,14 @@ def without_overhead(evidence: Evidence, latency: Latency) -> Evidence:
     return replace(evidence, times=np.maximum(corrected, _LEAST_LEFT * evidence.times))
 
 
-def _drift(times: FloatArray, predicted: FloatArray, present: NDArray[np.bool_]) -> FloatArray:
-    """Factor common to the kernels of each row: the median of measured over predicted time, weighted by time."""
+def common_speed(times: FloatArray, predicted: FloatArray, present: NDArray[np.bool_]) -> FloatArray:
+    """Factor common to the kernels of each subnet, shape (n,): the median of measured over predicted, by time.
+
+    Args:
+        times: measured per part, shape (n, U).
+        predicted: of the same.
+        present: whether the subnet has the part.
+    """
     factors = np.ones(len(times))
     for i in range(len(times)):
         known = present[i] & (predicted[i] > 0) & (times[i] > 0)

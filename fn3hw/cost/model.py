@@ -8,17 +8,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from fn3hw.cost.audit import Audit, audit
 from fn3hw.cost.basis import FloatArray, Rule
 from fn3hw.cost.endtoend import find_rule, fit_end_to_end, gate_parts
 from fn3hw.cost.evidence import read_evidence, require_enough, unit_table
-from fn3hw.cost.intervals import Interval, conformal, jackknife
-from fn3hw.cost.latency import Evidence, Latency, fit_latency, without_overhead
+from fn3hw.cost.intervals import jackknife, jackknife_plus
+from fn3hw.cost.latency import Evidence, Latency, fit_latency, predict_each, without_overhead
 from fn3hw.cost.memory import PeakMemory, Size
 from fn3hw.cost.metrics import Metrics, score
 from fn3hw.cost.parts import Mode, Part, choose_rules, weighted_error
 from fn3hw.cost.ports import MeasuredProfile
 from fn3hw.cost.precision import Partition, partitions, parts_of
-from fn3hw.cost.state import Encoder
+from fn3hw.cost.state import Encoder, States
 from fn3hw.cost.units import Unit, UnitTable
 from fn3hw.errors import UnknownName
 from fn3hw.space.gate import Gate
@@ -29,6 +30,7 @@ RELATIVE = ("relative", "relative_low", "relative_high")
 
 _DROP = 1e-9
 _ALONE_PAYS = 2.0
+"""Fitted on few subnets, a device of its own has to look better than another one does by this share of a subnet."""
 _Fitter = Callable[[Evidence], Latency]
 
 
@@ -54,6 +56,32 @@ class Rules:
         return "\n".join(lines)
 
 
+@dataclass(frozen=True, slots=True)
+class _Refits:
+    """Fits without each of the measured subnets, under the rules found from all.
+
+    Args:
+        fits: n of them.
+        residuals: measured / predicted - 1 of the subnet that each has not seen, shape (n,).
+    """
+
+    fits: tuple[Latency, ...]
+    residuals: FloatArray
+
+    @classmethod
+    def of(cls, fitter: _Fitter, evidence: Evidence) -> _Refits:
+        """Fit without each subnet."""
+        rows = np.arange(len(evidence.latency_ms))
+        fits = tuple(fitter(evidence.take(rows[rows != i])) for i in rows)
+        left_out = [fit.predict(evidence.states.take(rows[i : i + 1]))[0] for i, fit in enumerate(fits)]
+        return cls(fits, evidence.latency_ms / np.array(left_out) - 1.0)
+
+    def interval(self, latency_ms: FloatArray, states: States, level: float) -> tuple[FloatArray, FloatArray]:
+        """Ends of the intervals of predictions of shape (m,), never beyond the prediction itself."""
+        low, high = jackknife_plus(predict_each(self.fits, states), self.residuals, level=level)
+        return np.minimum(low, latency_ms), np.maximum(high, latency_ms)
+
+
 @dataclass(frozen=True)
 class CostModel:
     """Subnet to latency, peak memory and file size on one device. Made by `fit_cost`.
@@ -64,7 +92,7 @@ class CostModel:
         rules: what was found about the device.
         holdout: accuracy on subnets that were not fitted on.
         noise: ``repeat_mape``, how well the measurements themselves repeat, as a fraction.
-        interval: where the true latency lies relative to the predicted one.
+        level: coverage that the latency intervals aim at.
     """
 
     profile: MeasuredProfile
@@ -72,10 +100,11 @@ class CostModel:
     rules: Rules
     holdout: Metrics
     noise: dict[str, float]
-    interval: Interval
+    level: float
     _encoder: Encoder
     _latency: Latency
-    _refits: tuple[Latency, ...]
+    _evidence: Evidence
+    _refits: _Refits
     _size: Size
     _peak: PeakMemory
 
@@ -98,8 +127,7 @@ class CostModel:
         latency_ms = self._latency.predict(states)
         values = (
             latency_ms,
-            latency_ms * self.interval.low,
-            latency_ms * self.interval.high,
+            *self._refits.interval(latency_ms, states, self.level),
             self._peak.predict(states),
             self._size.predict(states),
         )
@@ -115,7 +143,7 @@ class CostModel:
             InputError: a subnet is of another search space.
         """
         states = self._encoder.encode(list(subnets))
-        predicted = np.stack([fit.predict(states) for fit in self._refits])
+        predicted = predict_each(self._refits.fits, states)
         return np.asarray(predicted / predicted.mean(axis=0) - 1.0)
 
     def relative(self, subnets: Iterable[Subnet], *, level: float = 0.9) -> pd.DataFrame:
@@ -132,7 +160,7 @@ class CostModel:
         """
         subnets = list(subnets)
         states = self._encoder.encode([self.space.full(), *subnets])
-        total, *left_out = (latency.predict(states) for latency in (self._latency, *self._refits))
+        total, *left_out = predict_each((self._latency, *self._refits.fits), states)
         ratio, refitted = total[1:] / total[0], np.stack([one[1:] / one[0] for one in left_out])
         low, high = jackknife(ratio, refitted, level=level)
         index = pd.Index([subnet.id for subnet in subnets], name="subnet", dtype=object)
@@ -185,6 +213,10 @@ class CostModel:
                 times[owner] += float(ms) / len(owners)
         return times
 
+    def audit(self) -> Audit:
+        """Where the sum of parts is wrong, and by how much."""
+        return audit(self._latency, self._evidence, self._refits.residuals, self._encoder)
+
     def _gate(self, name: str) -> Gate:
         if name not in self.space:
             raise UnknownName("gate", name, self._encoder.names)
@@ -212,8 +244,7 @@ def fit_cost(profile: MeasuredProfile, *, level: float = 0.9) -> CostModel:
     else:
         rules, evidence, fitter = _end_to_end_fitter(table, evidence)
     latency = fitter(evidence)
-    refits = _leave_one_out(fitter, evidence)
-    left_out = np.array([one.predict(evidence.states.take(np.array([i])))[0] for i, one in enumerate(refits)])
+    refits = _Refits.of(fitter, evidence)
     size = Size(profile.network.parameters, table.encoder).fit(
         evidence.states, np.array([m.size_bytes for m in profile.fitted], dtype=np.float64)
     )
@@ -225,24 +256,25 @@ def fit_cost(profile: MeasuredProfile, *, level: float = 0.9) -> CostModel:
         profile=profile,
         space=table.encoder.space,
         rules=rules,
-        holdout=_holdout(profile, table, latency, evidence, left_out),
+        holdout=_holdout(profile, table, latency, evidence, refits, level),
         noise={"repeat_mape": float(profile.noise.repeat_mape)},
-        interval=conformal(evidence.latency_ms / left_out - 1.0, level=level),
+        level=level,
         _encoder=table.encoder,
         _latency=latency,
+        _evidence=evidence,
         _refits=refits,
         _size=size,
         _peak=peak,
     )
 
 
-class _Origins(dict[Unit, dict[Mode, Part]]):
-    """Parts of another device's cost model, by unit and precision."""
+_Origins = dict[Unit, dict[Mode, Part]]
+"""Parts of another device's cost model, by unit and precision."""
 
 
 def _origins(profile: MeasuredProfile) -> _Origins:
     """The parts of the cost model that the profile started from, by unit and precision."""
-    found = _Origins()
+    found: _Origins = {}
     if profile.origin is not None:
         for part in fit_cost(profile.origin)._latency.parts:
             found.setdefault(part.unit, {})[part.mode] = part
@@ -259,15 +291,13 @@ def _from_origin(part: Part, origins: _Origins) -> Part:
 
 def _kernel_fitter(table: UnitTable, evidence: Evidence, origins: _Origins) -> tuple[Rules, Evidence, _Fitter]:
     options = partitions(table.encoder.space)
-    starts = [_Origins(), origins] if origins else [origins]
+    starts: list[_Origins] = [{}, origins] if origins else [{}]
     attempts = [(number, start) for number in range(len(options)) for start in starts]
     tried = [_choose(table, evidence, options[number], start) for number, start in attempts]
-    n = len(evidence.latency_ms)
-    earn = np.array([1.0 + np.log(len(options)) / n * number for number, _ in attempts])
-    # From few subnets, fits of their own look better than they are: they have to beat what is known from elsewhere.
-    earn += np.array([_ALONE_PAYS / n * (bool(origins) and not start) for _, start in attempts])
+    alone = _ALONE_PAYS if origins else 0.0
+    earn = [np.log(len(options)) * number + (0.0 if start else alone) for number, start in attempts]
     errors = np.array([weighted_error(parts, of_parts.states, of_parts.times) for _, parts, of_parts in tried])
-    best = int(np.argmin(errors * earn))
+    best = int(np.argmin(errors * (1.0 + np.array(earn) / len(evidence.latency_ms))))
     shared, parts, evidence = tried[best]
     evidence = without_overhead(evidence, fit_latency(parts, evidence))
     rules = replace(
@@ -317,16 +347,11 @@ def _rules(shared: Rule, parts: Iterable[Part], by: str) -> Rules:
     return Rules(shared, own, by)
 
 
-def _leave_one_out(fitter: _Fitter, evidence: Evidence) -> tuple[Latency, ...]:
-    """Fits without each of the subnets, under the rules found from all."""
-    rows = np.arange(len(evidence.latency_ms))
-    return tuple(fitter(evidence.take(rows[rows != i])) for i in rows)
-
-
 def _holdout(
-    profile: MeasuredProfile, table: UnitTable, latency: Latency, evidence: Evidence, left_out: FloatArray
+    profile: MeasuredProfile, table: UnitTable, latency: Latency, evidence: Evidence, refits: _Refits, level: float
 ) -> Metrics:
     if not profile.held_out:
-        return score(evidence.latency_ms, left_out, source="leave-one-out")
+        return score(evidence.latency_ms, evidence.latency_ms / (1.0 + refits.residuals), source="leave-one-out")
     unseen = read_evidence(profile, profile.held_out, table)
-    return score(unseen.latency_ms, latency.predict(unseen.states), source="held-out subnets")
+    predicted = latency.predict(unseen.states)
+    return score(unseen.latency_ms, predicted, interval=refits.interval(predicted, unseen.states, level))

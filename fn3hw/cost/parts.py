@@ -17,6 +17,7 @@ Mode = tuple[tuple[int, int, int], ...]
 """Per bit gate its column in `States.counts`, and the lowest and the highest of the counts that run alike."""
 
 ALPHA = 1e-4
+"""Ridge of a part's coefficients, relative to columns of unit root mean square."""
 ALPHA_FROM_ORIGIN = 1e-2
 """The same where a part starts from another device: few measurements there only correct what is known."""
 

@@ -114,8 +114,7 @@ def _title(profile: Profile) -> str:
 
 def _ratios(cost: CostModel, subnets: Sequence[Subnet]) -> FloatArray:
     """Predicted cost of subnets, the measured one of the reference being 1."""
-    full = cost.profile.reference.latency_ms or 1.0
-    predicted: FloatArray = cost.predict(subnets).latency_ms.to_numpy() / full
+    predicted: FloatArray = cost.predict(subnets).latency_ms.to_numpy() / cost.profile.full_cost
     return predicted
 
 

@@ -44,14 +44,6 @@ class Network(Protocol):
         """Per initializer ``fixed_bytes``, ``gates`` that multiply it, ``branches`` that it needs."""
 
 
-class Reference(Protocol):
-    """The subnet that every other one is compared with."""
-
-    @property
-    def latency_ms(self) -> float | None:
-        """Its own time; None on an emulated device, where costs are relative to it."""
-
-
 class Noise(Protocol):
     """How well measurements repeat."""
 
@@ -72,8 +64,8 @@ class MeasuredProfile(Protocol):
         """The network."""
 
     @property
-    def reference(self) -> Reference:
-        """The reference subnet."""
+    def full_cost(self) -> float:
+        """Latency in ms of the full network, which ratios are relative to; 1 where costs stay relative."""
 
     @property
     def noise(self) -> Noise:

@@ -17,7 +17,7 @@ from scipy.linalg import qr
 
 from fn3hw.cost.model import CostModel, fit_cost
 from fn3hw.errors import InputError
-from fn3hw.profiler import Profile, Session, connect, holdout, plan, profile
+from fn3hw.profiler import Profile, Session, connect, holdout, plan, profile, sliceable
 from fn3hw.space.subnet import Subnet
 
 START = 10
@@ -44,7 +44,7 @@ def profile_until(
     """Measure subnets, the one that the cost model is least sure about next, until a target is reached.
 
     Args:
-        net: a supernet, as for `fn3hw.profile`.
+        net: a supernet or a nested module, as for `fn3hw.profile`.
         device: as there.
         target_mape: stop when subnets left out of the fit are predicted this well on average, as a fraction.
         minutes: stop after so many minutes.
@@ -66,14 +66,14 @@ def profile_until(
         raise InputError(f"A target error is a fraction, such as 0.02 for 2%, not {target_mape:g}.")
     if minutes is not None and minutes <= 0:
         raise InputError(f"A time budget is some minutes, not {minutes:g}.")
-    started = time.monotonic()
+    started, network = time.monotonic(), sliceable(net)
     session = device if isinstance(device, Session) else connect(device)
     try:
         with tempfile.TemporaryDirectory() as folder:
             options |= {"seed": seed, "journal": journal or Path(folder) / "journal"}
-            chosen = plan(net.space, min(START, at_most), seed=seed)
+            chosen = plan(network.space, min(START, at_most), seed=seed)
             while True:
-                measured = profile(net, session, subnets=chosen, **options)
+                measured = profile(network, session, subnets=chosen, **options)
                 cost = fit_cost(measured)
                 stopped_by = _stop(cost, target_mape, minutes, len(chosen) >= at_most, time.monotonic() - started)
                 more = _next(cost, chosen, min(max(1, len(chosen) // _GROWTH), at_most - len(chosen)), seed)
@@ -81,7 +81,7 @@ def profile_until(
                     break
                 chosen += more
             if held_out:
-                measured = profile(net, session, subnets=chosen, holdout=held_out, **options)
+                measured = profile(network, session, subnets=chosen, holdout=held_out, **options)
     finally:
         if session is not device:
             session.close()

@@ -13,7 +13,7 @@ from fn3hw.profiler.devices import Registry, command_of
 from fn3hw.profiler.measuring import Effort
 from fn3hw.profiler.meter import Meter, Timing
 from fn3hw.profiler.plan import holdout, plan
-from fn3hw.profiler.profiling import Progress, Sliceable, profile
+from fn3hw.profiler.profiling import Progress, Sliceable, profile, sliceable
 from fn3hw.profiler.quantity import Quantity, cost_text
 from fn3hw.profiler.record import Measurement, Profile
 from fn3hw.profiler.trust import Finding, findings, unrest
@@ -41,5 +41,6 @@ __all__ = [
     "holdout",
     "plan",
     "profile",
+    "sliceable",
     "unrest",
 ]

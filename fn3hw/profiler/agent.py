@@ -512,7 +512,11 @@ def wait_for_turn(limit_s: float) -> float:
         import fcntl
     except ImportError:
         return 0.0
-    lock = os.open(os.path.join(tempfile.gettempdir(), "fn3hw-agent.lock"), os.O_RDONLY | os.O_CREAT, 0o644)
+    path = os.path.join(tempfile.gettempdir(), "fn3hw-agent.lock")
+    try:
+        lock = os.open(path, os.O_RDONLY)  # asking to create it is refused where it is another user's
+    except FileNotFoundError:
+        lock = os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
     start = time.monotonic()
     while True:
         with contextlib.suppress(BlockingIOError):

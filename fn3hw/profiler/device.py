@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import logging
 import time
@@ -318,14 +317,15 @@ class Session:
 
     def _persist(self, work: Callable[[], _T]) -> _T:
         """Do the work; where the link is lost, connect again and do it anew."""
-        for losses in itertools.count(1):
+        losses = 0
+        while True:
             try:
                 return work()
             except LinkLost as lost:
+                losses += 1
                 if losses > self._reconnects:
                     raise
                 self._reconnect(lost)
-        raise AssertionError
 
     def _reconnect(self, lost: LinkLost) -> None:
         _LOG.warning("%s Connecting again.", lost.message)
@@ -335,8 +335,7 @@ class Session:
             time.sleep(wait)
             try:
                 self._link, device = self._connected()
-            except DeviceError as error:
-                lost.__context__ = error
+            except DeviceError:
                 continue
             if odd := differing(device.key, self.device.key):
                 raise DeviceError(

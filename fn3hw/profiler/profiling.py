@@ -126,7 +126,7 @@ def profile(
         ProfileError: the journal is of another device, network or settings, or the origin of another network.
         DeviceError: the device cannot be reached or used; what was measured is in the journal.
     """
-    network = net if hasattr(net, "deployed") else _exported(net)
+    network = sliceable(net)
     if origin is not None:
         origin.check_network(network.architecture)
     fit = list(subnets) if subnets is not None else plan_subnets(network.space, budget_subnets, seed=seed)
@@ -153,11 +153,14 @@ def profile(
             session.close()
 
 
-def _exported(net: Any) -> Sliceable:
-    from fn3hw.deploy import export  # torch is needed for this alone
+def sliceable(net: Any) -> Sliceable:
+    """A supernet as it is; a nested module exported."""
+    if not hasattr(net, "deployed"):
+        from fn3hw.deploy import export  # torch is needed for this alone
 
-    supernet: Sliceable = export(net)
-    return supernet
+        net = export(net)
+    network: Sliceable = net
+    return network
 
 
 class _Work:
@@ -334,12 +337,13 @@ def _network(network: Sliceable, name: str) -> Network:
 
 def _reference(work: _Work, rounds: Sequence[Round], reference_ns: float) -> Reference:
     medians = [one.reference_median_ns for one in rounds]
-    low, high = np.quantile(np.concatenate([one.samples[0] for one in rounds]), [0.1, 0.9])
+    p10, p90, p99 = np.quantile(np.concatenate([one.samples[0] for one in rounds]), [0.1, 0.9, 0.99])
     return Reference(
         subnet=work.reference.id,
         latency_ms=work.ms(reference_ns),
-        latency_p10_ms=work.ms(low),
-        latency_p90_ms=work.ms(high),
+        latency_p10_ms=work.ms(p10),
+        latency_p90_ms=work.ms(p90),
+        latency_p99_ms=work.ms(p99),
         instructions=reference_ns if work.runtime.clock == "instructions" else None,
         drift=max(medians) / min(medians),
         n_rounds=len(rounds),
@@ -354,7 +358,7 @@ def _measurement(
     ratio = statistics.ratio(samples)
     low, high = statistics.interval(samples, seed=work.seed)
     scaled = np.concatenate([np.asarray(s) * (reference_ns / np.median(r)) for r, s in samples])
-    p10, p50, p90 = np.quantile(scaled, [0.1, 0.5, 0.9])
+    p10, p50, p90, p99 = np.quantile(scaled, [0.1, 0.5, 0.9, 0.99])
     return Measurement(
         subnet=subnet.id,
         counts=subnet.counts,
@@ -366,6 +370,7 @@ def _measurement(
         latency_p10_ms=work.ms(p10),
         latency_p50_ms=work.ms(p50),
         latency_p90_ms=work.ms(p90),
+        latency_p99_ms=work.ms(p99),
         rounds=tuple(RoundRecord(**{k: v for k, v in one.to_json().items() if k != "subnet"}) for one in own),
         **work.journal.details[subnet.id],
     )

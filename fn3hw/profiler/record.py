@@ -69,6 +69,7 @@ class Measurement(_Part):
     latency_p10_ms: float | None = Field(gt=0, description="10th percentile of the samples, on the same scale.")
     latency_p50_ms: float | None = Field(gt=0, description="Median of the samples, on the same scale.")
     latency_p90_ms: float | None = Field(gt=0, description="90th percentile of the samples, on the same scale.")
+    latency_p99_ms: float | None = Field(None, gt=0, description="99th percentile of the samples. Older files lack it.")
     rounds: tuple[RoundRecord, ...] = Field(min_length=1)
     kernels: dict[str, float] = Field(
         description="Microseconds per node of the file, and per node that the runtime inserted: ~OPERATOR@NODE_BEFORE."
@@ -101,6 +102,7 @@ class Reference(_Part):
     )
     latency_p10_ms: float | None = Field(gt=0)
     latency_p90_ms: float | None = Field(gt=0)
+    latency_p99_ms: float | None = Field(None, gt=0, description="Older files lack it.")
     instructions: float | None = Field(None, gt=0, description="Median instructions of a run, where they are counted.")
     drift: float = Field(ge=1, description="Slowest round's median over the fastest one's.")
     n_rounds: int
@@ -168,6 +170,11 @@ class Profile(_Part):
     def full_cost(self) -> float:
         """Cost of the full network: its latency in ms, or 1 where costs are relative."""
         return self.reference.latency_ms or 1.0
+
+    @property
+    def full(self) -> Measurement | None:
+        """What was measured of the full network by itself; None where it was not."""
+        return next((m for m in self.measurements if m.subnet == self.reference.subnet), None)
 
     @property
     def tail(self) -> float:

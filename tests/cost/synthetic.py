@@ -90,7 +90,6 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Value:
-    latency_ms: float = 1.0
     repeat_mape: float = 0.0
 
 
@@ -107,7 +106,7 @@ class FakeProfile:
     measurements: tuple[Measurement, ...]
     space: SearchSpace = SPACE
     network: Net = field(default_factory=lambda: Net(UNITS, PARAMETERS))
-    reference: Value = Value(latency_ms=1.0)
+    full_cost: float = 1.0
     noise: Value = Value(repeat_mape=0.004)
     settings: dict[str, Any] = field(default_factory=dict)
     origin: FakeProfile | None = None

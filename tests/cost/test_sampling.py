@@ -14,7 +14,7 @@ from fn3hw.profiler import holdout as random_subnets
 from fn3hw.space.subnet import Subnet
 from tests.cost.synthetic import SPACE, FakeProfile, Machine, measure, subnets, true_ms
 
-NET = SimpleNamespace(space=SPACE)
+NET = SimpleNamespace(space=SPACE, deployed=None)
 MACHINE = Machine()
 
 

@@ -3,10 +3,12 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from fn3hw.cost import fit_cost, score
-from fn3hw.cost.intervals import conformal
+from fn3hw.cost.intervals import jackknife_plus
 from fn3hw.cost.validation import comparators, compare, count_macs
 from tests.cost.synthetic import Machine, measure, subnets
 
@@ -30,17 +32,34 @@ def test_score_counts_what_it_says():
     found = score(np.array([1.0, 1.0, 2.0, 4.0]), np.array([1.04, 1.2, 2.0, 4.0]))
     assert found.mape == pytest.approx(0.06)
     assert (found.within_5pct, found.within_10pct, found.n) == (0.75, 0.75, 4)
+    assert found.coverage is None
+    held = score(np.array([1.0, 2.0]), np.ones(2), interval=(np.full(2, 0.9), np.full(2, 1.1)))
+    assert held.coverage == 0.5
     flat = score(np.ones(3), np.ones(3))
     assert np.isnan(flat.spearman)
     assert flat.to_json()["spearman"] is None
 
 
-def test_conformal_takes_the_order_statistic_that_covers():
-    residuals = np.arange(1, 20) / 100.0
-    assert conformal(residuals, level=0.9).high == pytest.approx(1.18)  # the 18th of 19
-    few = conformal(residuals[:4], level=0.9)
-    assert (few.high, few.attainable) == (pytest.approx(1.04), 0.8)
-    assert conformal(np.array([])).high == np.inf
+def test_jackknife_plus_takes_the_order_statistic_that_covers():
+    residuals, same = np.arange(1, 20) / 100.0, np.ones((19, 3))
+    low, high = jackknife_plus(same, residuals, level=0.9)
+    assert (low, high) == (pytest.approx([0.82] * 3), pytest.approx([1.18] * 3))  # the 18th of 19
+    assert jackknife_plus(same[:4], residuals[:4], level=0.9)[1] == pytest.approx([1.04] * 3)
+
+
+@given(seed=st.integers(0, 10_000), n=st.integers(2, 30), level=st.floats(0.1, 0.99))
+def test_surer_intervals_are_wider_and_so_are_those_of_fits_that_disagree(seed: int, n: int, level: float):
+    rng = np.random.default_rng(seed)
+    left_out, residuals = 1 + 0.1 * rng.uniform(-1, 1, (n, 4)), rng.uniform(-0.1, 0.1, n)
+    low, high = jackknife_plus(left_out, residuals, level=level)
+    surer = jackknife_plus(left_out, residuals, level=(1 + level) / 2)
+    assert (surer[0] <= low).all()
+    assert (high <= surer[1]).all()
+    agreed = np.broadcast_to(left_out.mean(axis=0), left_out.shape)
+    alike = np.full(n, 0.02)
+    disputed, plain = jackknife_plus(left_out, alike, level=1.0), jackknife_plus(agreed, alike, level=1.0)
+    assert (disputed[0] <= plain[0]).all()
+    assert (disputed[1] >= plain[1]).all()
 
 
 def test_macs_of_a_convolution_and_a_product():
