@@ -1,79 +1,134 @@
-"""The cost model on torchvision's MobileNetV2 at 224×224, its hidden widths random and unaligned.
+"""The cost model over the number of measured subnets, on subnets of random, unaligned counts.
 
-Fitted on the subnets of the sampling plan, tested on uniformly random ones, beside the repeat noise of the same
-measurements and simpler models fitted on the same subnets.
-Usage: python benchmarks/cost_model.py [FIT] [TEST] [PROFILE]; an existing profile file is read instead of measured.
+Networks: torchvision's MobileNetV2 and ResNet-50 at 224×224 with their widths gated, or a run (channels, layers and
+bits of Fashion-MNIST). Fitted on 5, 10, 20, 40 and 80 subnets of the sampling plan, each set but the first within the
+next; tested on 60 uniformly random ones, beside the repeat noise of the same measurements and simpler models fitted on
+the same subnets.
+Usage: python benchmarks/cost_model.py mobilenet_v2 | resnet50 | RUN [MINUTES]; profiles are kept in runs/cost and gone
+on with, for at most so many minutes, and only what was measured in full is reported
 """
 
 from __future__ import annotations
 
 import sys
-import time
+import threading
+from _thread import interrupt_main
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from report import report
 
+from fn3hw.cli.console import Console
+from fn3hw.cli.runs import OpenRun
 from fn3hw.cost import fit_cost
 from fn3hw.cost.validation import Predictor, comparators, compare, count_macs
 from fn3hw.deploy import Supernet, export
-from fn3hw.profiler import Profile, Progress, profile
+from fn3hw.profiler import Profile, Progress, plan, profile
 from fn3hw.space import nest
 from fn3hw.space.networks import build
+from fn3hw.space.subnet import SearchSpace, Subnet
+
+FOLDER = Path("runs/cost")
+SIZES = (5, 10, 20, 40, 80)
+TEST = 60
 
 
 def main() -> None:
-    n_fit = int(sys.argv[1]) if len(sys.argv) > 1 else 20
-    n_test = int(sys.argv[2]) if len(sys.argv) > 2 else 60
-    path = Path(sys.argv[3] if len(sys.argv) > 3 else "runs/mobilenet_v2.profile.json")
-    supernet = mobilenet()
-    started = time.monotonic()
-    if not path.is_file():
-        journal = path.with_suffix(".journal")
-        journal.parent.mkdir(parents=True, exist_ok=True)
-        profile(
-            supernet, "local", n_fit, holdout=n_test, name="mobilenet_v2", journal=journal, progress=tell
-        ).write(path)  # fmt: skip
-    seconds = time.monotonic() - started
-    measured = Profile.read(path)
-    measured.check_network(supernet.architecture)
-    space, cost = supernet.space, fit_cost(measured)
-    predictors: dict[str, Predictor] = {
-        "fn3hw": lambda subnets: cost.predict(subnets)["latency_ms"].to_numpy(),
-        **comparators(measured, macs=lambda subnet: count_macs(supernet.slice(subnet))),
-    }
-    truth = np.array([m.latency_ms for m in measured.held_out])
-    tested = [space.parse(m.subnet) for m in measured.held_out]
-    rows = {}
-    for name, metrics in compare(measured, predictors).items():
-        worst = float(np.abs(predictors[name](tested) / truth - 1).max())
-        rows[name] = {**metrics.to_json(), "worst": worst}
-    widths = np.array([list(m.counts.values()) for m in measured.held_out])
+    name = sys.argv[1].rstrip("/")
+    supernet = torchvision_supernet(name) if name in ("mobilenet_v2", "resnet50") else run_supernet(Path(name))
+    name = Path(name).name
+    if len(sys.argv) > 2:
+        timer = threading.Timer(60 * float(sys.argv[2]), interrupt_main)
+        timer.daemon = True
+        timer.start()
+    measured = measure(supernet, name)
+    curves = {size: scores(supernet, subset(measured, size)) for size in SIZES}
+    cost = fit_cost(subset(measured, SIZES[-1]))
+    counts = np.array([list(m.counts.values()) for m in measured.held_out])
     report(
-        "cost_model",
+        f"cost_model-{name}",
         {
-            "network": "torchvision mobilenet_v2, 224x224, level channel",
-            "fitted_on": len(measured.fitted),
-            "tested_on": len(measured.held_out),
-            "measuring_seconds": seconds,
+            "network": name,
+            "levels": list(supernet.space.levels),
+            "gates": len(supernet.space),
+            "tested_on": TEST,
             "full_latency_ms": measured.reference.latency_ms,
             "verdict": measured.verdict,
+            "reasons": list(measured.reasons),
             "repeat_mape": measured.noise.repeat_mape,
             "cpu_share": measured.noise.cpu_share,
             "reference_drift": measured.reference.drift,
             "rules": str(cost.rules),
-            "tested_widths_that_are_no_multiple_of_4": float(np.mean(widths % 4 != 0)),
-            "models": rows,
+            "tested_counts_that_are_no_multiple_of_4": float(np.mean(counts % 4 != 0)),
+            "by_fitted_subnets": curves,
         },
     )
 
 
-def mobilenet() -> Supernet:
-    """MobileNetV2 with random weights, its hidden widths gated."""
+def designs(space: SearchSpace) -> dict[int, list[Subnet]]:
+    """Subnets of the sampling plan by how many there are; each set is within the next, and a plan of its own."""
+    found = {SIZES[0]: plan(space, SIZES[0])}
+    chosen: list[Subnet] = []
+    for number, size in enumerate(SIZES[1:]):
+        corners = 0 if not chosen else 2
+        chosen = list(dict.fromkeys([*chosen, *plan(space, size - len(chosen) + corners, seed=number)]))[:size]
+        found[size] = chosen
+    return found
+
+
+def measure(supernet: Supernet, name: str) -> Profile:
+    """The profile of all designs, from its file where it is there."""
+    path = FOLDER / f"{name}.json"
+    if path.is_file():
+        measured = Profile.read(path)
+        measured.check_network(supernet.architecture)
+        return measured
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    wanted = list(dict.fromkeys(subnet for chosen in designs(supernet.space).values() for subnet in chosen))
+    measured = profile(
+        supernet, "local", subnets=wanted, holdout=TEST, name=name, journal=path.with_suffix(".journal"), progress=tell
+    )
+    measured.write(path)
+    return measured
+
+
+def subset(measured: Profile, size: int) -> Profile:
+    """The profile with the subnets of one design to fit on, and all to test on."""
+    wanted = {subnet.id for subnet in designs(measured.space)[size]}
+    kept = tuple(m for m in measured.measurements if m.role == "holdout" or m.subnet in wanted)
+    return measured.model_copy(update={"measurements": kept})
+
+
+def scores(supernet: Supernet, measured: Profile) -> dict[str, Any]:
+    """Accuracy of the cost model and of simpler ones on the held-out subnets."""
+    cost = fit_cost(measured)
+    predictors: dict[str, Predictor] = {
+        "fn3hw": lambda subnets: cost.predict(subnets)["latency_ms"].to_numpy(),
+        **comparators(measured, macs=lambda subnet: count_macs(supernet.slice(subnet))),
+    }
+    truth = np.array([m.ratio for m in measured.held_out]) * measured.full_cost
+    tested = [measured.space.parse(m.subnet) for m in measured.held_out]
+    rows = {}
+    for name, metrics in compare(measured, predictors).items():
+        worst = float(np.abs(predictors[name](tested) / truth - 1).max())
+        rows[name] = {**metrics.to_json(), "worst": worst}
+    rows["fn3hw"]["coverage"] = cost.holdout.coverage
+    rows["fn3hw"]["over_repeat_noise"] = cost.holdout.mape / measured.noise.repeat_mape
+    return rows
+
+
+def torchvision_supernet(name: str) -> Supernet:
+    """A torchvision network with random weights, its widths gated."""
     torch.manual_seed(0)
-    module = build("torchvision/mobilenet_v2", n_classes=1000, input_shape=(3, 224, 224)).eval()
+    module = build(f"torchvision/{name}", n_classes=1000, input_shape=(3, 224, 224)).eval()
     return export(nest(module, torch.zeros(1, 3, 224, 224), ("channel",), keep={"channel": 0.25}))
+
+
+def run_supernet(folder: Path) -> Supernet:
+    """The supernet of a trained run."""
+    return OpenRun(folder, Console(as_json=False)).supernet
 
 
 def tell(progress: Progress) -> None:

@@ -49,15 +49,18 @@ def export(
 
 
 def missed(exported: Exported, budget: Budget) -> InfeasibleBudget | None:
-    """The error to end in where the latency budget was measured to be missed, or that of an emulated device's cost."""
-    if exported.budget_met or exported.measured_latency_ms is None or budget.cost is None:
+    """The error to end in where a limit was measured to be missed: the one that is missed by most."""
+    limits = budget.limits
+    if exported.budget_met or exported.measured_latency_ms is None or not limits:
         return None
-    limit = "latency_ms" if budget.latency_ms is not None else "relative_cost"
+    best = {"peak_mib": exported.measured_peak_mib, "size_mib": exported.size_mib}
+    measured = {name: best.get(name) or exported.measured_latency_ms for name in limits}
+    limit = max(limits, key=lambda name: measured[name] / limits[name])
     return InfeasibleBudget(
-        f"None of the {len(exported.tries)} files tried was measured at {budget.cost:g} {UNITS[limit]} or less; the "
-        f"best, kept in {exported.path}, took {exported.measured_latency_ms:.4g} {UNITS[limit]}.",
+        f"None of the {len(exported.tries)} files tried is sure to keep within {limits[limit]:g} {UNITS[limit]}; the "
+        f"best, kept in {exported.path}, was measured at {measured[limit]:.4g} {UNITS[limit]}.",
         limit=limit,
-        best=exported.measured_latency_ms,
+        best=measured[limit],
         hint="Profile with more subnets, or ask for a little more.",
     )
 
@@ -73,7 +76,8 @@ def text(exported: Exported, accuracy: float) -> str:
     if measured:
         of = f" at p{exported.percentile}" if exported.percentile != 50 else ""
         met = "met" if exported.budget_met else "missed"
-        said = f"measured {cost_text(measured, exported.point.quantity)}{of}, budget {met}"
+        memory = f", peak {exported.measured_peak_mib:.1f} MiB" if exported.measured_peak_mib else ""
+        said = f"measured {cost_text(measured, exported.point.quantity)}{of}{memory}, budget {met}"
     return (
         f"{exported.path} ({exported.size_mib:.3f} MiB): {said}\n{describe(exported.point)}\n"
         f"test accuracy {accuracy:.2f}%, largest difference to the masked network {exported.max_abs_diff:.2g}"

@@ -124,7 +124,7 @@ def audit(latency: Latency, evidence: Evidence, residuals: FloatArray, encoder: 
 def _of_units(latency: Latency, evidence: Evidence) -> tuple[float, tuple[UnitError, ...]]:
     predicted = latency.part_ms(evidence.states)
     there = np.stack([part.present(evidence.states) for part in latency.parts], axis=1)
-    measured = evidence.times * latency.ms_per_us
+    measured = evidence.times * np.array(latency.ms_per_us)
     measured = measured / common_speed(measured, predicted, there)[:, None]
     total = latency.offset_ms + measured.sum(axis=1)
     off = np.abs(measured - predicted) * there

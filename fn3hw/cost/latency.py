@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 
 from fn3hw.cost.basis import FloatArray
 from fn3hw.cost.parts import Part, fit_part
-from fn3hw.cost.solve import fit_relative, huber_weights
+from fn3hw.cost.solve import Fit, fit_relative, huber_weights
 from fn3hw.cost.state import States
 
 _DRIFT_ROUNDS = 3
 _OUTLIER = 0.005
 _OVERHEAD_PAYS = 0.9
+_APART_PAYS = 0.9
 _LEAST_LEFT = 0.2
 """No more than the rest of a kernel's time can be overhead."""
 
@@ -48,12 +49,12 @@ class Latency:
     Args:
         parts: each predicts ms.
         offset_ms: what no part explains.
-        ms_per_us: end-to-end ms per µs of kernel time.
+        ms_per_us: end-to-end ms per µs of kernel time, of each part; empty where parts were not fitted on kernels.
     """
 
     parts: tuple[Part, ...]
     offset_ms: float
-    ms_per_us: float = 1e-3
+    ms_per_us: tuple[float, ...] = ()
 
     def part_ms(self, states: States) -> FloatArray:
         """Time of each part in ms, shape (n, U)."""
@@ -90,8 +91,9 @@ def fit_latency(parts: Sequence[Part], evidence: Evidence) -> Latency:
         fitted = [fit_part(part, states, times[:, k] / drift) for k, part in enumerate(parts)]
         predicted = np.stack([part.predict(states) for part in fitted], axis=1)
         drift = common_speed(times, predicted, present)
-    offset_ms, ms_per_us = _calibrate(predicted.sum(axis=1), evidence.latency_ms)
-    return Latency(tuple(replace(part, coef=part.coef * ms_per_us) for part in fitted), offset_ms, ms_per_us)
+    offset_ms, ms_per_us = _calibrate(parts, predicted, evidence.latency_ms)
+    scaled = (replace(part, coef=part.coef * scale) for part, scale in zip(fitted, ms_per_us, strict=True))
+    return Latency(tuple(scaled), offset_ms, tuple(ms_per_us.tolist()))
 
 
 def without_overhead(evidence: Evidence, latency: Latency) -> Evidence:
@@ -111,7 +113,7 @@ def without_overhead(evidence: Evidence, latency: Latency) -> Evidence:
     without, fit = (fit_relative(m, evidence.latency_ms, alpha=1e-6) for m in (plain, signed))
     if fit.error > _OVERHEAD_PAYS * without.error or fit.coef[1] <= 0:
         return evidence
-    per_kernel_us = (fit.coef[3] - fit.coef[2]) / fit.coef[1] / latency.ms_per_us
+    per_kernel_us = (fit.coef[3] - fit.coef[2]) / fit.coef[1] / float(np.mean(latency.ms_per_us))
     corrected = evidence.times - per_kernel_us * evidence.kernels
     return replace(evidence, times=np.maximum(corrected, _LEAST_LEFT * evidence.times))
 
@@ -134,9 +136,27 @@ def common_speed(times: FloatArray, predicted: FloatArray, present: NDArray[np.b
     return factors / float(np.exp(np.mean(np.log(factors))))
 
 
-def _calibrate(predicted: FloatArray, latency_ms: FloatArray) -> tuple[float, float]:
-    matrix = np.stack([np.ones_like(predicted), predicted], axis=1)
+def _calibrate(parts: Sequence[Part], predicted: FloatArray, latency_ms: FloatArray) -> tuple[float, FloatArray]:
+    """Offset in ms and ms per µs of each part, from predicted kernel times of shape (n, U) and latency (n,).
+
+    All kernels alike, or kernels of full precision and of integers by themselves, where that predicts better: what a
+    profiler adds to a kernel, and what a kernel costs its successors, is another share of fast kernels than of slow.
+    """
+    top: dict[int, int] = {}
+    for column, _, highest in (part.mode[0] for part in parts if part.mode):
+        top[column] = max(highest, top.get(column, 0))
+    full = np.array([bool(part.mode) and part.mode[0][1] == top[part.mode[0][0]] for part in parts])
+    total, of_full = predicted.sum(axis=1), predicted[:, full].sum(axis=1)
+    together = _line(total[:, None], latency_ms)
+    apart = _line(np.stack([total - of_full, of_full], axis=1), latency_ms)
+    if np.ptp(of_full) == 0 or np.ptp(total - of_full) == 0 or apart.error > _APART_PAYS * together.error:
+        return float(together.coef[0]), np.full(len(parts), together.coef[1])
+    return float(apart.coef[0]), np.where(full, apart.coef[2], apart.coef[1])
+
+
+def _line(predicted: FloatArray, latency_ms: FloatArray) -> Fit:
+    matrix = np.concatenate([np.ones((len(predicted), 1)), predicted], axis=1)
     fit = fit_relative(matrix, latency_ms, alpha=1e-6)
     for _ in range(3):
         fit = fit_relative(matrix, latency_ms, alpha=1e-6, weights=huber_weights(fit.loo, floor=_OUTLIER))
-    return float(fit.coef[0]), float(fit.coef[1])
+    return fit

@@ -11,7 +11,7 @@ that is asked for.
 from fn3hw.profiler.device import DEFAULT_RUNTIME, Device, DeviceRefusal, Runtime, Session, connect
 from fn3hw.profiler.devices import Registry, command_of
 from fn3hw.profiler.measuring import Effort
-from fn3hw.profiler.meter import Meter, Timing
+from fn3hw.profiler.meter import Meter, Reading, Timing
 from fn3hw.profiler.plan import holdout, plan
 from fn3hw.profiler.profiling import Progress, Sliceable, profile, sliceable
 from fn3hw.profiler.quantity import Quantity, cost_text
@@ -29,6 +29,7 @@ __all__ = [
     "Profile",
     "Progress",
     "Quantity",
+    "Reading",
     "Registry",
     "Runtime",
     "Session",

@@ -1,8 +1,9 @@
 """From a point of the atlas to a file that was measured to meet its budget.
 
-The file's batch norm is recalibrated with data. Where its measured latency misses the budget, the ratio of measured to
-predicted corrects the predictions, and the next best point is tried. Where it leaves much of the budget unused, a more
-accurate point is tried.
+The file's batch norm is recalibrated with data. A budget is met where a later measurement would find so, too: not the
+measured latency has to keep below it but what it may be when measured again. Where it does not, the ratio of measured
+to predicted corrects the predictions, and the next best point is tried. Where much of the budget is left unused, a
+more accurate point is tried.
 """
 
 from __future__ import annotations
@@ -17,16 +18,21 @@ from numpy.typing import NDArray
 
 from fn3hw.deploy import Statistics, Supernet, finish
 from fn3hw.errors import InputError
+from fn3hw.profiler import Reading
 from fn3hw.searcher.atlas import Atlas, Point
 from fn3hw.searcher.budget import Budget
 from fn3hw.space.files import sha256, write_bytes
 from fn3hw.space.subnet import Subnet
 
 _MIB = 2.0**20
-_SLACK = 0.04
+_SLACK = 0.03
 """Share of the latency budget that an export may leave unused before a more accurate point is tried."""
-_MARGIN = 0.015
+_MARGIN = 0.005
 """How far below the budget such a point has to be predicted."""
+_SCATTER = 0.01
+"""How much longer a file may take when it is measured again, as long as nothing was measured."""
+_PEAK_SCATTER = 0.005
+"""How much more memory it may then need; two measurements differ by half of that."""
 
 
 class Meter(Protocol):
@@ -39,12 +45,20 @@ class Meter(Protocol):
         """Give the device back."""
         ...
 
-    def latency_ms(self, model: bytes, percentile: int) -> float:
+    def read(self, model: bytes, percentile: int) -> Reading:
         """Latency of an ONNX file: the usual one (50), or what nine of ten runs keep below (90).
 
         Raises:
             DeviceError: the device cannot be reached or used.
             NoisyMeasurement: the measurement is too noisy to trust.
+        """
+        ...
+
+    def peak_mib(self, model: bytes) -> float:
+        """Peak memory of a process that runs an ONNX file.
+
+        Raises:
+            DeviceError: the device cannot be reached or used.
         """
         ...
 
@@ -59,11 +73,21 @@ class FileMaker(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Try:
-    """A point whose file was measured."""
+    """A point whose file was measured.
+
+    Args:
+        subnet: of the point.
+        latency_ms: predicted.
+        measured_latency_ms: measured.
+        again_ms: what it keeps below when it is measured again.
+        peak: measured over predicted peak memory; 1 where it was not measured.
+    """
 
     subnet: Subnet
     latency_ms: float
     measured_latency_ms: float
+    again_ms: float
+    peak: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +100,8 @@ class Exported:
         point: the subnet it holds; another one than asked for where that one missed the budget.
         size_mib: real size of the file.
         measured_latency_ms: ``None`` where nothing was measured; relative to the full network on an emulated device.
-        budget_met: whether all limits are met: latency as measured, size as written, peak memory as predicted.
+        measured_peak_mib: ``None`` where no budget asked for it.
+        budget_met: whether all limits are met, latency as it may be measured again; not measured ones as predicted.
         max_abs_diff: largest absolute difference between the file's output and the masked network's.
         tries: what was measured, in order.
         percentile: of the runs, that ``measured_latency_ms`` and the budget are about.
@@ -91,6 +116,7 @@ class Exported:
     max_abs_diff: float
     tries: tuple[Try, ...]
     percentile: int = 50
+    measured_peak_mib: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON: the point's values and these."""
@@ -105,14 +131,41 @@ class Exported:
             "sha256": self.sha256,
             "size_mib": self.size_mib,
             **measured,
+            "measured_peak_mib": self.measured_peak_mib,
             "percentile": self.percentile,
             "budget_met": self.budget_met,
             "max_abs_diff": self.max_abs_diff,
         }
 
 
-_Done = tuple[Point, bytes, float, float | None]
-"""A point, its file, the file's difference to the masked network, and its measured latency."""
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """A point, its file, the file's difference to the masked network, and what was measured."""
+
+    point: Point
+    model: bytes
+    difference: float
+    reading: Reading | None
+    peak_mib: float | None
+
+    @property
+    def tried(self) -> Try | None:
+        """As a try, where it was measured."""
+        if self.reading is None:
+            return None
+        peak = 1.0 if self.peak_mib is None else self.peak_mib * (1 + _PEAK_SCATTER) / self.point.peak_mib
+        return Try(self.point.subnet, self.point.latency_ms, self.reading.latency_ms, self.reading.again_ms, peak)
+
+    def meets(self, budget: Budget) -> bool:
+        """Whether it keeps within all limits; what was not measured, as predicted."""
+        latency = self.point.latency_ms_high if self.reading is None else self.reading.again_ms
+        peak = self.point.peak_mib if self.peak_mib is None else self.peak_mib * (1 + _PEAK_SCATTER)
+        limits = budget.limits
+        return (
+            (budget.cost is None or latency <= budget.cost)
+            and len(self.model) / _MIB <= limits.get("size_mib", np.inf)
+            and not ("peak_mib" in limits and not peak <= limits["peak_mib"])
+        )
 
 
 class Exporter:
@@ -172,23 +225,23 @@ class Exporter:
             if meter is not None:
                 meter.close()
         budget = point.budget
-        met = [one for one in done if _meets(one[0], one[1], one[3], budget)]
+        met = [one for one in done if one.meets(budget)]
         if met:
-            chosen = max(met, key=lambda one: one[0].accuracy)
+            chosen = max(met, key=lambda one: one.point.accuracy)
         else:
-            chosen = min(done, key=lambda one: one[3] if one[3] is not None else np.inf)
-        found, model, difference, measured = chosen
-        write_bytes(target, model)
+            chosen = min(done, key=lambda one: one.reading.latency_ms if one.reading else np.inf)
+        write_bytes(target, chosen.model)
         return Exported(
             path=target,
-            sha256=sha256(model),
-            point=found,
-            size_mib=len(model) / _MIB,
-            measured_latency_ms=measured,
-            budget_met=_meets(found, model, measured, budget),
-            max_abs_diff=difference,
-            tries=tuple(Try(p.subnet, p.latency_ms, m) for p, _, _, m in done if m is not None),
+            sha256=sha256(chosen.model),
+            point=chosen.point,
+            size_mib=len(chosen.model) / _MIB,
+            measured_latency_ms=chosen.reading.latency_ms if chosen.reading else None,
+            budget_met=bool(met),
+            max_abs_diff=chosen.difference,
+            tries=tuple(one.tried for one in done if one.tried is not None),
             percentile=percentile,
+            measured_peak_mib=chosen.peak_mib,
         )
 
     def _tried(self, atlas: Atlas, point: Point, meter: Meter | None, percentile: int) -> list[_Done]:
@@ -204,22 +257,24 @@ class Exporter:
             current = next_best(atlas.points, point.budget, [], usual=usual) or point
         while current is not None:
             model, difference = self._maker.make(current.subnet)
-            measured = meter.latency_ms(model, percentile) if meter is not None else None
-            done.append((current, model, difference, measured))
+            reading = meter.read(model, percentile) if meter is not None else None
+            peak_mib = meter.peak_mib(model) if meter is not None and "peak_mib" in point.budget.limits else None
+            done.append(_Done(current, model, difference, reading, peak_mib))
             current = self._following(atlas, point, done)
         return done
 
     def _following(self, atlas: Atlas, point: Point, done: Sequence[_Done]) -> Point | None:
         """What to try next, or None where the last try was the last."""
         budget = point.budget
-        tries = [Try(p.subnet, p.latency_ms, m) for p, _, _, m in done if m is not None]
+        tries = [one.tried for one in done if one.tried is not None]
         if len(tries) < len(done) or len(done) == self._max_tries:
             return None
-        met = [one for one in done if _meets(one[0], one[1], one[3], budget)]
+        met = [one for one in done if one.meets(budget)]
         if met:
-            best = max(met, key=lambda one: one[0].accuracy)
-            enough = budget.cost is None or best[3] is None or best[3] >= (1 - _SLACK) * budget.cost
-            return None if enough else next_best(atlas.points, budget, tries, better_than=best[0])
+            best = max(met, key=lambda one: one.point.accuracy)
+            used = best.reading.latency_ms if best.reading else np.inf
+            enough = budget.cost is None or used >= (1 - _SLACK) * budget.cost
+            return None if enough else next_best(atlas.points, budget, tries, better_than=best.point)
         following = next_best(atlas.points, budget, tries)
         if len(done) == self._max_tries - 1 and point.subnet not in {t.subnet for t in tries}:
             return point if following is None or point.latency_ms < following.latency_ms else following
@@ -244,10 +299,11 @@ def next_best(
             mean of the tries, and with a margin.
         usual: measured over predicted before anything was tried.
     """
-    ratios = [t.measured_latency_ms / t.latency_ms for t in tries] or [usual]
+    ratios = [t.again_ms / t.latency_ms for t in tries] or [usual * (1 + _SCATTER)]
     correction = max(ratios) if better_than is None else float(np.mean(ratios)) / (1 - _MARGIN)
     accuracy = -np.inf if better_than is None else better_than.accuracy
     tried = {t.subnet for t in tries}
+    peak = max((t.peak for t in tries), default=1.0)
     limits, cost = budget.limits, np.inf if budget.cost is None else budget.cost
     fitting = [
         p
@@ -255,21 +311,11 @@ def next_best(
         if p.subnet not in tried
         and p.accuracy > accuracy
         and p.latency_ms * correction <= cost
-        and not ("peak_mib" in limits and not p.peak_mib <= limits["peak_mib"])
+        and not ("peak_mib" in limits and not p.peak_mib * peak <= limits["peak_mib"])
         and not ("size_mib" in limits and not p.size_mib <= limits["size_mib"])
     ]
     best = max(fitting, key=lambda p: (p.accuracy, -p.latency_ms), default=None)
     return None if best is None else replace(best, budget=budget)
-
-
-def _meets(point: Point, model: bytes, measured: float | None, budget: Budget) -> bool:
-    latency = point.latency_ms_high if measured is None else measured
-    limits = budget.limits
-    return (
-        (budget.cost is None or latency <= budget.cost)
-        and len(model) / _MIB <= limits.get("size_mib", np.inf)
-        and not ("peak_mib" in limits and not point.peak_mib <= limits["peak_mib"])
-    )
 
 
 class FinishedFile:

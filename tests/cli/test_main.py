@@ -70,6 +70,8 @@ def test_profile_document(call: Any, own: Path, tmp_path: Path) -> None:
     assert shown.status == 0, shown.err
     again = shown.document
     assert again.pop("holdout") == pytest.approx(document.pop("holdout"))
+    found, before = again.pop("audit"), document.pop("audit")
+    assert found.keys() == before.keys() and found["error"] == pytest.approx(before["error"])
     assert again == document
 
 
@@ -289,10 +291,14 @@ def test_a_budget_below_the_smallest_subnet_ends_with_3(call: Any, made: Path, o
 
 
 def test_a_budget_missed_when_measured_ends_with_3(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    exported = SimpleNamespace(budget_met=False, measured_latency_ms=2.0, tries=[1, 2], path="m.onnx")
+    exported = SimpleNamespace(
+        budget_met=False, measured_latency_ms=2.0, measured_peak_mib=9.0, size_mib=1.0, tries=[1, 2], path="m.onnx"
+    )
     assert missed(exported, Budget()) is None  # type: ignore[arg-type]
     elsewhere = missed(exported, Budget(relative_cost=0.5))  # type: ignore[arg-type]
     assert elsewhere is not None and elsewhere.limit == "relative_cost" and " ms" not in elsewhere.message
+    memory = missed(exported, Budget(latency_ms=2.0, peak_mib=6.0))  # type: ignore[arg-type]
+    assert memory is not None and (memory.limit, memory.best) == ("peak_mib", 9.0)
 
     def miss(args: object, standalone_mode: bool) -> None:
         Console(as_json=True).result({"path": "m.onnx"}, "text", error=missed(exported, Budget(latency_ms=1.0)))  # type: ignore[arg-type]

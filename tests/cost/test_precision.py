@@ -20,6 +20,15 @@ def test_integer_kernels_are_found_and_fewer_bits_buy_no_more_time() -> None:
     assert cost.holdout.mape < 0.01
 
 
+@pytest.mark.parametrize("inflated", [0.7, 1.6])
+def test_a_profiler_that_is_unfair_to_integers_is_corrected(inflated: float) -> None:
+    cost = fit_cost(profile(integer_kernels, inflated=inflated))
+    assert cost.holdout.mape < 0.012
+    assert len(set(cost._latency.ms_per_us)) == 2
+    fair = fit_cost(profile(integer_kernels))
+    assert len(set(fair._latency.ms_per_us)) == 1
+
+
 def test_a_device_that_gains_by_every_bit_is_found() -> None:
     cost = fit_cost(profile(narrow_kernels))
     assert EACH_APART.says in str(cost.rules)

@@ -23,11 +23,12 @@ def test_a_file_is_timed_on_the_scale_of_the_profile(
     monkeypatch.setattr(meter_module, "TOO_WIDE", 1e9)
     with Meter(network, measured, local) as meter:
         full = meter.time(network.model())
-        p90 = meter.latency_ms(network.model(), 90)
-        small = meter.latency_ms(network.deployed(network.space.smallest()).SerializeToString())
+        p90 = meter.read(network.model(), 90).latency_ms
+        small = meter.read(network.deployed(network.space.smallest()).SerializeToString())
     assert full.latency_low_ms <= full.latency_ms <= full.latency_high_ms
     assert full.latency_ms == pytest.approx(full.ratio * measured.reference.latency_ms)
-    assert small < full.latency_ms < full.latency_p90_ms
+    assert small.latency_ms < full.latency_ms < full.latency_p90_ms
+    assert small.latency_ms <= small.again_ms
     assert p90 > 0.5 * full.latency_ms
     assert local.put(network.model())  # the session that was passed in is still open
 
@@ -37,7 +38,7 @@ def test_an_interval_that_is_too_wide_is_no_answer(
 ) -> None:
     monkeypatch.setattr(meter_module, "TOO_WIDE", 0.0)
     with Meter(network, measured, local) as meter, pytest.raises(NoisyMeasurement, match="interval"):
-        meter.latency_ms(network.model())
+        meter.read(network.model())
 
 
 def test_another_device_or_network_is_refused(local: Session, network: FakeSupernet, measured: Profile) -> None:
