@@ -5,7 +5,6 @@ import os
 import shlex
 import stat
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -250,15 +249,18 @@ def test_a_device_that_comes_back_as_another_one_is_refused(
             session.put(network.model())
 
 
-def test_two_programs_take_turns_and_none_waits_forever(local: Session, network: FakeSupernet, quick: Effort) -> None:
+def test_two_programs_take_turns_and_none_waits_forever(
+    network: FakeSupernet, quick: Effort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # a device of its own: other tests measure meanwhile
     request = {"plan": quick.to_json(), "runtime": DEFAULT_RUNTIME.to_json(), "busy_s": 0.1}
-    with open(Path(tempfile.gettempdir()) / "fn3hw-agent.lock", "a") as lock:
+    with connect() as session, open(tmp_path / "fn3hw-agent.lock", "a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(DeviceRefusal) as caught:
-            local._ask("kernels", request, {"candidate": network.model()})
+            session._ask("kernels", request, {"candidate": network.model()})
         assert caught.value.reason == "busy" and caught.value.hint
         fcntl.flock(lock, fcntl.LOCK_UN)
-        assert local._ask("kernels", request, {"candidate": network.model()})[0]["runs"] >= quick.kernel_runs
+        assert session._ask("kernels", request, {"candidate": network.model()})[0]["runs"] >= quick.kernel_runs
 
 
 def test_a_model_that_the_runtime_rejects_is_a_refusal(local: Session, network: FakeSupernet, quick: Effort) -> None:
