@@ -4,15 +4,13 @@ Networks: torchvision's MobileNetV2 and ResNet-50 at 224×224 with their widths 
 bits of Fashion-MNIST). Fitted on 5, 10, 20, 40 and 80 subnets of the sampling plan, each set but the first within the
 next; tested on 60 uniformly random ones, beside the repeat noise of the same measurements and simpler models fitted on
 the same subnets.
-Usage: python benchmarks/cost_model.py mobilenet_v2 | resnet50 | RUN [MINUTES]; profiles are kept in runs/cost and gone
-on with, for at most so many minutes, and only what was measured in full is reported
+Usage: python benchmarks/cost_model.py mobilenet_v2 | resnet50 | RUN; profiles are kept in runs/cost and gone on with
 """
 
 from __future__ import annotations
 
 import sys
-import threading
-from _thread import interrupt_main
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +24,7 @@ from fn3hw.cost import fit_cost
 from fn3hw.cost.validation import Predictor, comparators, compare, count_macs
 from fn3hw.deploy import Supernet, export
 from fn3hw.profiler import Profile, Progress, plan, profile
-from fn3hw.space import nest
+from fn3hw.space import Bits, nest
 from fn3hw.space.networks import build
 from fn3hw.space.subnet import SearchSpace, Subnet
 
@@ -39,10 +37,6 @@ def main() -> None:
     name = sys.argv[1].rstrip("/")
     supernet = torchvision_supernet(name) if name in ("mobilenet_v2", "resnet50") else run_supernet(Path(name))
     name = Path(name).name
-    if len(sys.argv) > 2:
-        timer = threading.Timer(60 * float(sys.argv[2]), interrupt_main)
-        timer.daemon = True
-        timer.start()
     measured = measure(supernet, name)
     curves = {size: scores(supernet, subset(measured, size)) for size in SIZES}
     cost = fit_cost(subset(measured, SIZES[-1]))
@@ -96,9 +90,14 @@ def measure(supernet: Supernet, name: str) -> Profile:
 
 def subset(measured: Profile, size: int) -> Profile:
     """The profile with the subnets of one design to fit on, and all to test on."""
-    wanted = {subnet.id for subnet in designs(measured.space)[size]}
-    kept = tuple(m for m in measured.measurements if m.role == "holdout" or m.subnet in wanted)
-    return measured.model_copy(update={"measurements": kept})
+    return restricted(measured, designs(measured.space)[size])
+
+
+def restricted(known: Profile, fit: Sequence[Subnet]) -> Profile:
+    """The profile with some of its subnets to fit on, and all to test on."""
+    wanted = {subnet.id for subnet in fit}
+    kept = tuple(m for m in known.measurements if m.role == "holdout" or m.subnet in wanted)
+    return known.model_copy(update={"measurements": kept})
 
 
 def scores(supernet: Supernet, measured: Profile) -> dict[str, Any]:
@@ -119,11 +118,12 @@ def scores(supernet: Supernet, measured: Profile) -> dict[str, Any]:
     return rows
 
 
-def torchvision_supernet(name: str) -> Supernet:
-    """A torchvision network with random weights, its widths gated."""
+def torchvision_supernet(name: str, bits: Bits | None = None) -> Supernet:
+    """A torchvision network with random weights, its widths gated, and quantized where bits are given."""
     torch.manual_seed(0)
     module = build(f"torchvision/{name}", n_classes=1000, input_shape=(3, 224, 224)).eval()
-    return export(nest(module, torch.zeros(1, 3, 224, 224), ("channel",), keep={"channel": 0.25}))
+    levels = ("channel", "bit") if bits else ("channel",)
+    return export(nest(module, torch.zeros(1, 3, 224, 224), levels, keep={"channel": 0.25}, bits=bits))
 
 
 def run_supernet(folder: Path) -> Supernet:

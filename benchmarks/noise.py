@@ -3,7 +3,7 @@
 Between the two lies half an hour. Beside each profile the same files are timed by a plain loop: 10 runs to warm up,
 then the median of 50. What is compared is a subnet's latency, relative to the full network's, in the first and in the
 second measurement; and the latency in milliseconds, which a plain loop would report.
-Usage: python benchmarks/noise.py [SUBNETS] [MINUTES_BETWEEN]; the first half is kept in runs/noise and gone on with
+Usage: python benchmarks/noise.py [SUBNETS] [MINUTES_BETWEEN]; both profiles are kept in runs/noise
 """
 
 from __future__ import annotations
@@ -54,7 +54,10 @@ def main() -> None:
                 "plain loop, milliseconds": differences(first["loop"], second["loop"], None),
             },
             "verdicts": [first["verdict"], second["verdict"]],
-            "seconds": {"fn3hw": [first["seconds"], second["seconds"]], "plain loop": [first["s"], second["s"]]},
+            "seconds": {
+                "fn3hw": [first["seconds"], second["seconds"]],
+                "plain loop": [first["loop_seconds"], second["loop_seconds"]],
+            },
         },
     )
 
@@ -73,7 +76,7 @@ def both(supernet: Supernet, subnets: Sequence[Subnet], name: str) -> dict[str, 
         "verdict": measured.verdict,
         "loop": {subnet.id: loop_ms(supernet, subnet) for subnet in subnets},
         "seconds": round(between - started),
-        "s": round(time.monotonic() - between),
+        "loop_seconds": round(time.monotonic() - between),
     }
 
 

@@ -11,16 +11,14 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
-from cost_model import FOLDER, TEST, designs, tell, torchvision_supernet
+from cost_model import FOLDER, TEST, designs, restricted, tell, torchvision_supernet
 from report import report
 
 from fn3hw.cost import fit_cost
-from fn3hw.deploy import Supernet, export
+from fn3hw.deploy import Supernet
 from fn3hw.profiler import DEFAULT_RUNTIME, Profile, Runtime, plan, profile
 from fn3hw.profiler import holdout as random_subnets
-from fn3hw.space import Bits, nest
-from fn3hw.space.networks import build
+from fn3hw.space import Bits
 from fn3hw.space.quantizer import Schedule
 from fn3hw.space.subnet import Subnet
 
@@ -48,11 +46,8 @@ def threads() -> dict[str, Any]:
 
 def integers() -> dict[str, Any]:
     """Integers from fp32."""
-    torch.manual_seed(0)
-    module = build("torchvision/mobilenet_v2", n_classes=1000, input_shape=(3, 224, 224)).eval()
     bits = Bits(Schedule(levels=(64, 127), full_precision=True), groups=1)
-    nested = nest(module, torch.zeros(1, 3, 224, 224), ("channel", "bit"), keep={"channel": 0.25}, bits=bits)
-    supernet = export(nested)
+    supernet = torchvision_supernet("mobilenet_v2", bits)
     gate = next(gate for gate in supernet.space if gate.level == "bit")
 
     def at(steps: int, subnets: Sequence[Subnet]) -> list[Subnet]:
@@ -95,13 +90,6 @@ def measured(
     found = found.model_copy(update={"measurements": rows})
     found.write(path)
     return found
-
-
-def restricted(known: Profile, fit: Sequence[Subnet]) -> Profile:
-    """A profile with some of its subnets to fit on."""
-    wanted = {one.id for one in fit}
-    kept = tuple(m for m in known.measurements if m.role == "holdout" or m.subnet in wanted)
-    return known.model_copy(update={"measurements": kept})
 
 
 def errors(target: Profile, origin: Profile, plans: Sequence[Sequence[Subnet]]) -> dict[str, Any]:

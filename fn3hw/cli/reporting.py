@@ -78,7 +78,7 @@ def summary(measured: Profile, cost: CostModel, path: Path) -> dict[str, Any]:
         "reference_instructions": measured.reference.instructions,
         "rules": str(cost.rules),
         "holdout": cost.holdout.to_json(),
-        "audit": cost.audit().to_json(),
+        "audit": cost.audit.to_json(),
         "noise": {"repeat_mape": measured.noise.repeat_mape},
     }
 
@@ -102,7 +102,7 @@ def text(measured: Profile, cost: CostModel, path: Path) -> str:
             if held.coverage is None
             else f"; {100 * held.coverage:.0f}% lie in their {100 * cost.level:.0f}% intervals."
         ),
-        *describe(cost.audit()),
+        *describe(cost.audit),
         f"Rules found: {cost.rules}",
         *(f"- {reason}" for reason in (*measured.reasons, *measured.advice)),
         f"Next: fn3hw search RUN --profile {path}",

@@ -156,13 +156,13 @@ def _biases(evidence: Evidence, residuals: FloatArray, encoder: Encoder) -> tupl
 
 
 def _line(gate: str, removed: FloatArray, residuals: FloatArray, level: float) -> GateBias:
-    """Slope of the errors over the removed share, with an interval that outliers and unequal spread leave honest.
+    """Slope of the errors over the removed share, with its interval.
 
-    One part in hundred of the residuals being far off, as on a shared machine, would hide every slope: those beyond
-    three times their usual size are drawn in.
+    One residual in hundred that is far off, as on a shared machine, would hide every slope: those beyond three times
+    their usual size are drawn in.
     """
-    usual = 1.4826 * float(np.median(np.abs(residuals - np.median(residuals))))
     middle = float(np.median(residuals))
+    usual = 1.4826 * float(np.median(np.abs(residuals - middle)))
     fit = stats.linregress(removed, np.clip(residuals, middle - 3 * usual, middle + 3 * usual))
     reach = float(stats.t.ppf((1 + level) / 2, len(removed) - 2) * fit.stderr)
     return GateBias(gate=gate, change=float(fit.slope), low=float(fit.slope) - reach, high=float(fit.slope) + reach)

@@ -148,10 +148,11 @@ def _calibrate(parts: Sequence[Part], predicted: FloatArray, latency_ms: FloatAr
     full = np.array([bool(part.mode) and part.mode[0][1] == top[part.mode[0][0]] for part in parts])
     total, of_full = predicted.sum(axis=1), predicted[:, full].sum(axis=1)
     together = _line(total[:, None], latency_ms)
-    apart = _line(np.stack([total - of_full, of_full], axis=1), latency_ms)
-    if np.ptp(of_full) == 0 or np.ptp(total - of_full) == 0 or apart.error > _APART_PAYS * together.error:
-        return float(together.coef[0]), np.full(len(parts), together.coef[1])
-    return float(apart.coef[0]), np.where(full, apart.coef[2], apart.coef[1])
+    if np.ptp(of_full) > 0 and np.ptp(total - of_full) > 0:
+        apart = _line(np.stack([total - of_full, of_full], axis=1), latency_ms)
+        if apart.error <= _APART_PAYS * together.error:
+            return float(apart.coef[0]), np.where(full, apart.coef[2], apart.coef[1])
+    return float(together.coef[0]), np.full(len(parts), together.coef[1])
 
 
 def _line(predicted: FloatArray, latency_ms: FloatArray) -> Fit:

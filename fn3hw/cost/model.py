@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -213,6 +214,7 @@ class CostModel:
                 times[owner] += float(ms) / len(owners)
         return times
 
+    @cached_property
     def audit(self) -> Audit:
         """Where the sum of parts is wrong, and by how much."""
         return audit(self._latency, self._evidence, self._refits.residuals, self._encoder)

@@ -105,6 +105,7 @@ class Exported:
         max_abs_diff: largest absolute difference between the file's output and the masked network's.
         tries: what was measured, in order.
         percentile: of the runs, that ``measured_latency_ms`` and the budget are about.
+        missed: name of the limit that is exceeded most; None where all are met.
     """
 
     path: Path
@@ -117,6 +118,7 @@ class Exported:
     tries: tuple[Try, ...]
     percentile: int = 50
     measured_peak_mib: float | None = None
+    missed: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON: the point's values and these."""
@@ -156,16 +158,17 @@ class _Done:
         peak = 1.0 if self.peak_mib is None else self.peak_mib * (1 + _PEAK_SCATTER) / self.point.peak_mib
         return Try(self.point.subnet, self.point.latency_ms, self.reading.latency_ms, self.reading.again_ms, peak)
 
-    def meets(self, budget: Budget) -> bool:
-        """Whether it keeps within all limits; what was not measured, as predicted."""
+    @property
+    def costs(self) -> dict[str, float]:
+        """What is compared with each limit: as it may be measured again; what was not measured, as predicted."""
         latency = self.point.latency_ms_high if self.reading is None else self.reading.again_ms
         peak = self.point.peak_mib if self.peak_mib is None else self.peak_mib * (1 + _PEAK_SCATTER)
-        limits = budget.limits
-        return (
-            (budget.cost is None or latency <= budget.cost)
-            and len(self.model) / _MIB <= limits.get("size_mib", np.inf)
-            and not ("peak_mib" in limits and not peak <= limits["peak_mib"])
-        )
+        size = len(self.model) / _MIB
+        return {"latency_ms": latency, "relative_cost": latency, "peak_mib": peak, "size_mib": size}
+
+    def meets(self, budget: Budget) -> bool:
+        """Whether it keeps within all limits."""
+        return all(self.costs[name] <= limit for name, limit in budget.limits.items())
 
 
 class Exporter:
@@ -242,6 +245,7 @@ class Exporter:
             tries=tuple(one.tried for one in done if one.tried is not None),
             percentile=percentile,
             measured_peak_mib=chosen.peak_mib,
+            missed=None if met else budget.binding(chosen.costs),
         )
 
     def _tried(self, atlas: Atlas, point: Point, meter: Meter | None, percentile: int) -> list[_Done]:

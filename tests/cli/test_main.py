@@ -292,12 +292,15 @@ def test_a_budget_below_the_smallest_subnet_ends_with_3(call: Any, made: Path, o
 
 def test_a_budget_missed_when_measured_ends_with_3(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     exported = SimpleNamespace(
-        budget_met=False, measured_latency_ms=2.0, measured_peak_mib=9.0, size_mib=1.0, tries=[1, 2], path="m.onnx"
+        missed="latency_ms", measured_latency_ms=2.0, measured_peak_mib=9.0, size_mib=1.0, tries=[1, 2], path="m.onnx"
     )
-    assert missed(exported, Budget()) is None  # type: ignore[arg-type]
-    elsewhere = missed(exported, Budget(relative_cost=0.5))  # type: ignore[arg-type]
+    met = SimpleNamespace(**{**vars(exported), "missed": None})
+    assert missed(met, Budget()) is None  # type: ignore[arg-type]
+    emulated = SimpleNamespace(**{**vars(exported), "missed": "relative_cost"})
+    elsewhere = missed(emulated, Budget(relative_cost=0.5))  # type: ignore[arg-type]
     assert elsewhere is not None and elsewhere.limit == "relative_cost" and " ms" not in elsewhere.message
-    memory = missed(exported, Budget(latency_ms=2.0, peak_mib=6.0))  # type: ignore[arg-type]
+    large = SimpleNamespace(**{**vars(exported), "missed": "peak_mib"})
+    memory = missed(large, Budget(latency_ms=2.0, peak_mib=6.0))  # type: ignore[arg-type]
     assert memory is not None and (memory.limit, memory.best) == ("peak_mib", 9.0)
 
     def miss(args: object, standalone_mode: bool) -> None:

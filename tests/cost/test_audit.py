@@ -24,7 +24,7 @@ def tilted(gate: str, share: float, n: int = 40) -> FakeProfile:
 
 
 def test_where_parts_add_up_there_is_nothing_to_find():
-    found = fit_cost(tilted("d", 0.0)).audit()
+    found = fit_cost(tilted("d", 0.0)).audit
     assert not found.biased
     assert found.sum_error < 0.01
     assert found.error < 0.01
@@ -33,7 +33,7 @@ def test_where_parts_add_up_there_is_nothing_to_find():
 
 @pytest.mark.parametrize("share", [0.15, -0.1])
 def test_a_sum_that_is_wrong_is_found_where_it_is(share: float):
-    found = fit_cost(tilted("d", share)).audit()
+    found = fit_cost(tilted("d", share)).audit
     worst = found.gates[0]
     assert worst.gate == "d"
     assert worst in found.biased
@@ -45,7 +45,7 @@ def test_a_sum_that_is_wrong_is_found_where_it_is(share: float):
 
 
 def test_a_profile_without_kernel_times_has_no_sum_to_audit():
-    found = fit_cost(measure(MACHINE, subnets(40, 0), noise=0.002, kernels=False)).audit()
+    found = fit_cost(measure(MACHINE, subnets(40, 0), noise=0.002, kernels=False)).audit
     assert found.sum_error is None
     assert not found.units
     assert found.to_json()["gates"]

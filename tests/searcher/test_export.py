@@ -131,7 +131,7 @@ def test_a_better_point_that_misses_the_budget_is_not_taken(tmp_path: Path) -> N
 def test_tries_are_bounded_and_a_miss_is_said(tmp_path: Path) -> None:
     atlas, device = atlas_on(10.0)
     exported = atlas.lookup(latency_ms=3.0).export(tmp_path / "model.onnx")
-    assert not exported.budget_met and len(device.asked) <= 4
+    assert not exported.budget_met and exported.missed == "latency_ms" and len(device.asked) <= 4
     assert (tmp_path / "model.onnx").read_bytes() == min(device.asked, key=lambda model: device.predicted[model])
 
 
@@ -149,7 +149,8 @@ def test_a_memory_budget_is_measured(tmp_path: Path) -> None:
     assert exported.budget_met and exported.measured_peak_mib == exported.to_json()["measured_peak_mib"] == 10.0
     assert atlas.lookup(latency_ms=3.0).export(tmp_path / "b.onnx").measured_peak_mib is None
     device.memory = 1.3
-    assert not atlas.lookup(latency_ms=3.0, peak_mib=12.0).export(tmp_path / "c.onnx").budget_met
+    missed = atlas.lookup(latency_ms=3.0, peak_mib=12.0).export(tmp_path / "c.onnx")
+    assert not missed.budget_met and missed.missed == "peak_mib"
 
 
 def test_a_size_budget_is_checked_on_the_file(tmp_path: Path) -> None:
