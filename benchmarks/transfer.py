@@ -46,7 +46,7 @@ def threads() -> dict[str, Any]:
 
 def integers() -> dict[str, Any]:
     """Integers from fp32."""
-    bits = Bits(Schedule(levels=(64, 127), full_precision=True), groups=1)
+    bits = Bits(schedule=Schedule(levels=(64, 127), full_precision=True), groups=1)
     supernet = torchvision_supernet("mobilenet_v2", bits)
     gate = next(gate for gate in supernet.space if gate.level == "bit")
 
