@@ -46,6 +46,8 @@ class Effort:
         target_width: relative width of the 95% interval of both lower deciles at which a round may end early.
         max_samples: samples per round, at most.
         max_s: seconds per round and model, at most.
+        quiet_wait_s: seconds that a round waits for a quiet moment, at most: one in which the reference is about as
+            fast as it was in the fastest rounds so far.
         min_sample_us: shorter runs are batched until a sample takes this long.
         kernel_warmup_s: seconds of warming up before kernels are timed.
         kernel_runs: runs that kernels are timed over, at least.
@@ -68,6 +70,7 @@ class Effort:
     target_width: float = 0.01
     max_samples: int = 400
     max_s: float = 2.0
+    quiet_wait_s: float = 2.0
     min_sample_us: float = 100.0
     kernel_warmup_s: float = 0.1
     kernel_runs: int = 50
@@ -87,13 +90,18 @@ class Effort:
         return asdict(self)
 
 
+_KNOWN: Final = 5
+"""Rounds after which a quiet moment can be told from others."""
+_FASTEST: Final = 0.05
+"""The quantile of all rounds that stands for the fastest ones."""
+
 COUNTED: Final = Effort(
     rounds=1, extra_rounds=0, retries=0, warmup_runs=2, warmup_s=0.0, samples=8, seconds=0.0, min_samples=8,
-    max_samples=8, min_sample_us=0.0,
+    max_samples=8, quiet_wait_s=0.0, min_sample_us=0.0,
 )  # fmt: skip
 """Enough where instructions are counted; the first samples still hold what Python does once."""
 
-EMULATED: Final = Effort(rounds=2, extra_rounds=0, retries=0)
+EMULATED: Final = Effort(rounds=2, extra_rounds=0, retries=0, quiet_wait_s=0.0)
 """Enough on other emulated devices: a fresh process takes them seconds, and their time is worth little."""
 
 
@@ -210,15 +218,25 @@ def measure_rounds(
             if (candidate.subnet, number) in have:
                 continue
             retries = min(effort.retries, spare)
-            one = _measure_round(session, reference, candidate, number, effort, runtime, seed, usual, retries)
+            plan = effort.to_json() | {"quiet_ns": _quiet_ns(finished)}
+            one = _measure_round(session, reference, candidate, number, plan, runtime, seed, usual, retries)
             spare -= one.rejected
             usual.append(one.reference_median_ns)
             finished.append(one)
             yield one
     for candidate, number in _disagreeing(candidates, finished, effort, seed):
-        one = _measure_round(session, reference, candidate, number, effort, runtime, seed, usual, 0)
+        plan = effort.to_json() | {"quiet_ns": _quiet_ns(finished)}
+        one = _measure_round(session, reference, candidate, number, plan, runtime, seed, usual, 0)
         finished.append(one)
         yield one
+
+
+def _quiet_ns(finished: Sequence[Round]) -> float | None:
+    """What the reference takes at most in a quiet moment; None as long as too little is known."""
+    if len(finished) < _KNOWN:
+        return None
+    times = [statistics.reference_time(one.samples[0]) for one in finished]
+    return statistics.QUIET * float(np.quantile(times, _FASTEST))
 
 
 def _disagreeing(
@@ -232,9 +250,15 @@ def _disagreeing(
         for candidate in (candidates[i] for i in order):
             own = [one for one in finished if one.subnet == candidate.subnet]
             disagree = statistics.repeat_error([one.samples for one in own]) > effort.agreement
-            if disagree and allowed > 0 and all(one.number != number for one in own):
+            if (disagree or _is_loud(own, finished)) and allowed > 0 and all(one.number != number for one in own):
                 allowed -= 1
                 yield candidate, number
+
+
+def _is_loud(own: Sequence[Round], finished: Sequence[Round]) -> bool:
+    """Whether fewer than two of a candidate's rounds were measured in a quiet moment."""
+    limit = _quiet_ns(finished)
+    return limit is not None and sum(statistics.reference_time(one.samples[0]) <= limit for one in own) < 2
 
 
 def _measure_round(
@@ -242,7 +266,7 @@ def _measure_round(
     reference: bytes,
     candidate: Candidate,
     number: int,
-    effort: Effort,
+    plan: Mapping[str, Any],
     runtime: Runtime,
     seed: int,
     usual: Sequence[float],
@@ -252,7 +276,7 @@ def _measure_round(
     model = candidate.model()
     attempts = []
     for attempt in range(retries + 1):
-        raw = session.measure(reference=reference, candidate=model, plan=effort.to_json(), runtime=runtime, seed=seed)
+        raw = session.measure(reference=reference, candidate=model, plan=plan, runtime=runtime, seed=seed)
         one = Round(
             subnet=candidate.subnet,
             number=number,

@@ -26,8 +26,23 @@ from numpy.typing import NDArray
 UNDISTURBED = 0.1
 """The quantile of the samples that stands for a round."""
 
+QUIET = 1.1
+"""A round counts where the reference took at most this times what it took in the second fastest round."""
+
 Samples = Sequence[tuple[Sequence[int], Sequence[int]]]
 """Per round the alternating samples of the reference and of the candidate, in ns."""
+
+
+def reference_time(reference_ns: Sequence[int]) -> float:
+    """Time of the reference in one round, undisturbed."""
+    return float(np.quantile(reference_ns, UNDISTURBED))
+
+
+def quiet(rounds: Samples) -> Samples:
+    """The rounds that count: those with the reference about as fast as in the second fastest; two at least."""
+    times = [reference_time(reference) for reference, _ in rounds]
+    limit = QUIET * sorted(times)[min(1, len(times) - 1)]
+    return [one for one, time in zip(rounds, times, strict=True) if time <= limit]
 
 
 def round_ratio(reference_ns: Sequence[int], candidate_ns: Sequence[int]) -> float:
@@ -36,8 +51,8 @@ def round_ratio(reference_ns: Sequence[int], candidate_ns: Sequence[int]) -> flo
 
 
 def ratio(rounds: Samples) -> float:
-    """Time of the candidate relative to the reference: the median over the rounds."""
-    return float(np.median([round_ratio(reference, candidate) for reference, candidate in rounds]))
+    """Time of the candidate relative to the reference: the median over the rounds that count."""
+    return float(np.median([round_ratio(reference, candidate) for reference, candidate in quiet(rounds)]))
 
 
 def interval(rounds: Samples, *, level: float = 0.9, repeats: int = 400, seed: int = 0) -> tuple[float, float]:
@@ -45,7 +60,7 @@ def interval(rounds: Samples, *, level: float = 0.9, repeats: int = 400, seed: i
 
     The rounds are drawn first because samples of one process share its memory layout, and so are not independent.
     """
-    rng = np.random.default_rng(seed)
+    rng, rounds = np.random.default_rng(seed), quiet(rounds)
     drawn = np.stack([_resampled_ratios(r, c, repeats, rng) for r, c in rounds])
     picks = rng.integers(len(rounds), size=(len(rounds), repeats))
     ratios = np.median(drawn[picks, np.arange(repeats)], axis=0)
@@ -54,8 +69,8 @@ def interval(rounds: Samples, *, level: float = 0.9, repeats: int = 400, seed: i
 
 
 def repeat_error(rounds: Samples) -> float:
-    """Mean relative difference between the ratios of two rounds; 0 for a single round."""
-    ratios = [round_ratio(reference, candidate) for reference, candidate in rounds]
+    """Mean relative difference between the ratios of two rounds that count; 0 for a single round."""
+    ratios = [round_ratio(reference, candidate) for reference, candidate in quiet(rounds)]
     differences = [abs(a - b) / ((a + b) / 2) for a, b in combinations(ratios, 2)]
     return float(np.mean(differences)) if differences else 0.0
 

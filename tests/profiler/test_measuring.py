@@ -84,6 +84,23 @@ def test_rounds_that_disagree_get_further_ones_within_bounds() -> None:
     assert measured(Unsteady(), Effort(rounds=3, extra_rounds=2), done=found) == []
 
 
+def test_candidates_that_were_only_seen_in_loud_moments_get_further_rounds() -> None:
+    asked = list[float | None]()
+
+    class Neighbour(Scripted):
+        def measure(self, *, reference: bytes, candidate: bytes, **options: Any) -> dict[str, Any]:
+            asked.append(options["plan"]["quiet_ns"])
+            answer = super().measure(reference=reference, candidate=candidate)
+            loud = candidate == b"3" and self.order.count("3") <= 2
+            factor = 1.4 if loud else 1.0
+            return answer | {"reference_cpu_ns": [int(factor * ns) for ns in answer["reference_cpu_ns"]]}
+
+    found = measured(Neighbour(), Effort(rounds=2, extra_rounds=3))
+    per_subnet = {str(i): sum(one.subnet == str(i) for one in found) for i in range(8)}
+    assert per_subnet == {str(i): 4 if i == 3 else 2 for i in range(8)}
+    assert asked[:5] == [None] * 5 and asked[-1] == pytest.approx(1100, rel=0.01)
+
+
 @pytest.mark.parametrize(
     ("conditions", "says"),
     [
