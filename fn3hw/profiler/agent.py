@@ -42,9 +42,9 @@ PREFIX = struct.Struct(">4sHIQI")
 MAX_HEADER, MAX_PAYLOAD = 64 << 20, 1 << 34
 HEARTBEAT_S = 2.0
 BUSY_S = 120.0
-QUIET_RUNS = 5
-QUIET_NAP_S = 0.05
 """How long one program waits for its turn to measure."""
+QUIET_RUNS, QUIET_NAP_S = 5, 0.05
+"""A moment is quiet where the fastest of so many runs of the reference is; between moments the agent sleeps."""
 COUNTER = "FN3HW_INSTRUCTIONS_FD"
 """The variable that an emulator sets which counts instructions: the descriptor that the count is read from."""
 
