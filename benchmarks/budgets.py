@@ -1,7 +1,8 @@
 """Whether exported files meet their budgets when they are measured again: latency and peak memory together.
 
 Random budgets: a latency between the smallest and the full network's, met by the usual run (p50) and by nine of ten
-(p90) in turn, and a peak memory between what the answer to that latency alone needs and the full network's.
+(p90) in turn, and a peak memory between what the answer to that latency alone needs and the full network's. Slack is
+what is left of the limit that is used most.
 Usage: python benchmarks/budgets.py RUN [BUDGETS]; RUN has profile.json and was searched
 """
 
@@ -55,7 +56,7 @@ def main() -> None:
                 "measured_again_mib": again_mib,
                 "met_again": again_ms <= budget_ms and again_mib <= budget_mib,
                 "tries": len(exported.tries),
-                "slack_pct": 100 * (1 - exported.measured_latency_ms / budget_ms),
+                "slack_pct": 100 * (1 - max(exported.measured_latency_ms / budget_ms, again_mib / budget_mib)),
                 "accuracy": exported.point.accuracy,
                 "binding": exported.point.binding,
             }

@@ -13,7 +13,7 @@ from fn3hw.cost.parts import Part, fit_part
 from fn3hw.cost.solve import Fit, fit_relative, huber_weights
 from fn3hw.cost.state import States
 
-_DRIFT_ROUNDS = 3
+_DRIFT_ROUNDS = 2
 _OUTLIER = 0.005
 _OVERHEAD_PAYS = 0.9
 _APART_PAYS = 0.9
@@ -30,16 +30,20 @@ class Evidence:
         times: kernel time of each part, shape (n, U), in µs.
         kernels: how many kernels that was, shape (n, U).
         latency_ms: end to end, shape (n,).
+        speed: what all kernels of a subnet took longer by while they were timed, shape (n,); None where it is not
+            known yet.
     """
 
     states: States
     times: FloatArray
     kernels: FloatArray
     latency_ms: FloatArray
+    speed: FloatArray | None = None
 
     def take(self, rows: NDArray[np.intp]) -> Evidence:
         """Some of the subnets."""
-        return Evidence(self.states.take(rows), self.times[rows], self.kernels[rows], self.latency_ms[rows])
+        speed = None if self.speed is None else self.speed[rows]
+        return Evidence(self.states.take(rows), self.times[rows], self.kernels[rows], self.latency_ms[rows], speed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,23 +81,34 @@ def predict_each(fits: Sequence[Latency], states: States) -> FloatArray:
 
 
 def fit_latency(parts: Sequence[Part], evidence: Evidence) -> Latency:
-    """Fit parts whose rules are known on kernel times, and their sum on latency.
+    """Fit parts whose rules are known on kernel times, and their sum on latency."""
+    if evidence.speed is None:
+        evidence = with_speed(parts, evidence)
+    fitted, predicted = _fit_parts(parts, evidence)
+    offset_ms, ms_per_us = _calibrate(parts, predicted, evidence.latency_ms)
+    scaled = (replace(part, coef=part.coef * scale) for part, scale in zip(fitted, ms_per_us, strict=True))
+    return Latency(tuple(scaled), offset_ms, tuple(ms_per_us.tolist()))
+
+
+def with_speed(parts: Sequence[Part], evidence: Evidence) -> Evidence:
+    """The evidence with the speed of each subnet's kernels found.
 
     A device drifts between one subnet's kernel profile and the next. What is common to all kernels of one subnet is
     taken out, so that only the proportions of its kernels count.
     """
-    states, times = evidence.states, evidence.times
-    drift = np.ones(len(times))
-    present = np.stack([part.present(states) for part in parts], axis=1)
-    fitted = list(parts)
-    predicted = times
+    present = np.stack([part.present(evidence.states) for part in parts], axis=1)
+    found = replace(evidence, speed=np.ones(len(evidence.times)))
     for _ in range(_DRIFT_ROUNDS):
-        fitted = [fit_part(part, states, times[:, k] / drift) for k, part in enumerate(parts)]
-        predicted = np.stack([part.predict(states) for part in fitted], axis=1)
-        drift = common_speed(times, predicted, present)
-    offset_ms, ms_per_us = _calibrate(parts, predicted, evidence.latency_ms)
-    scaled = (replace(part, coef=part.coef * scale) for part, scale in zip(fitted, ms_per_us, strict=True))
-    return Latency(tuple(scaled), offset_ms, tuple(ms_per_us.tolist()))
+        _, predicted = _fit_parts(parts, found)
+        found = replace(found, speed=common_speed(evidence.times, predicted, present))
+    return found
+
+
+def _fit_parts(parts: Sequence[Part], evidence: Evidence) -> tuple[list[Part], FloatArray]:
+    """The parts, fitted, and the kernel times that they predict, shape (n, U)."""
+    assert evidence.speed is not None
+    fitted = [fit_part(part, evidence.states, evidence.times[:, k] / evidence.speed) for k, part in enumerate(parts)]
+    return fitted, np.stack([part.predict(evidence.states) for part in fitted], axis=1)
 
 
 def without_overhead(evidence: Evidence, latency: Latency) -> Evidence:

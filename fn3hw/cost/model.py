@@ -14,7 +14,7 @@ from fn3hw.cost.basis import FloatArray, Rule
 from fn3hw.cost.endtoend import find_rule, fit_end_to_end, gate_parts
 from fn3hw.cost.evidence import read_evidence, require_enough, unit_table
 from fn3hw.cost.intervals import jackknife, jackknife_plus
-from fn3hw.cost.latency import Evidence, Latency, fit_latency, predict_each, without_overhead
+from fn3hw.cost.latency import Evidence, Latency, fit_latency, predict_each, with_speed, without_overhead
 from fn3hw.cost.memory import PeakMemory, Size
 from fn3hw.cost.metrics import Metrics, score
 from fn3hw.cost.parts import Mode, Part, choose_rules, weighted_error
@@ -301,7 +301,7 @@ def _kernel_fitter(table: UnitTable, evidence: Evidence, origins: _Origins) -> t
     errors = np.array([weighted_error(parts, of_parts.states, of_parts.times) for _, parts, of_parts in tried])
     best = int(np.argmin(errors * (1.0 + np.array(earn) / len(evidence.latency_ms))))
     shared, parts, evidence = tried[best]
-    evidence = without_overhead(evidence, fit_latency(parts, evidence))
+    evidence = with_speed(parts, without_overhead(evidence, fit_latency(parts, evidence)))
     rules = replace(
         _rules(shared, parts, "kernel"), precisions=options[attempts[best][0]].says if len(options) > 1 else ""
     )

@@ -29,6 +29,9 @@ _SMALLEST = 0.05
 
 _OUTLIER = 0.02
 
+_LIGHT = 0.01
+"""Share of the time that parts may take together without their rules being asked for."""
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -111,6 +114,7 @@ def choose_rules(parts: Sequence[Part], states: States, times: FloatArray) -> tu
 
     All parts run on one device, so they share what they know. A part departs from the shared rule where its own data
     speak against it by more than the number of rules that were tried explains (a likelihood ratio with a penalty).
+    Parts that take next to no time have no say, and the shared rule.
 
     Args:
         parts: with any rules.
@@ -123,18 +127,20 @@ def choose_rules(parts: Sequence[Part], states: States, times: FloatArray) -> tu
     widths = sorted({column for part in parts for column in part.columns})
     options = candidates(states.counts[:, widths]) if widths else [Rule()]
     options = [rule for rule in options if _is_shown(rule, states.counts[:, widths])] or [Rule()]
-    errors = np.array([[_error(part, (rule,) * len(part.columns), states, times[:, k]) for k, part in enumerate(parts)]
-                       for rule in options])  # fmt: skip
     share = times.mean(axis=0) / times.sum()
+    heavy = _heavy(share)
+    errors = np.zeros((len(options), len(parts)))
+    for k in heavy:
+        errors[:, k] = [_error(parts[k], (rule,) * len(parts[k].columns), states, times[:, k]) for rule in options]
     shared = simplest(options, errors @ share, n=len(times))
     penalty = 2 * np.log(len(options))
     chosen = []
     for k, part in enumerate(parts):
         rules = (shared,) * len(part.columns)
-        n = int(part.present(states).sum())
+        seen = part.present(states)
+        n = int(seen.sum())
         error = errors[options.index(shared), k]
-        for j in range(len(rules)):
-            seen = part.present(states)
+        for j in range(len(rules) if k in heavy else 0):
             own = [
                 (*rules[:j], rule, *rules[j + 1 :])
                 for rule in options
@@ -154,6 +160,13 @@ def weighted_error(parts: Sequence[Part], states: States, times: FloatArray) -> 
     """Leave-one-out error of parts under their rules, by their share of the time."""
     share = times.mean(axis=0) / times.sum(axis=1).mean()
     return float(share @ [_error(part, part.rules, states, times[:, k]) for k, part in enumerate(parts)])
+
+
+def _heavy(share: FloatArray) -> set[int]:
+    """The parts that all but a little of the time is spent in."""
+    order = np.argsort(share)
+    light = int(np.searchsorted(np.cumsum(share[order]), _LIGHT * share.sum()))
+    return set(order[light:].tolist())
 
 
 def _is_shown(rule: Rule, counts: FloatArray) -> bool:
