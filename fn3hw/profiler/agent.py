@@ -492,11 +492,9 @@ def _alternate(runs: tuple[Callable[[], Any], ...], batches: list[int], plan: He
         n = len(judged[0])
         if n >= plan["max_samples"] or sum(spent) >= plan["max_s"] * 2e9:
             return samples
-        if n >= plan["samples"] and min(spent) >= plan["seconds"] * 1e9:
-            return samples
-        if n >= check:
+        if n >= check and min(spent) >= plan["seconds"] * 1e9:
             check = n + max(5, n // 4)
-            if max(interval_width(samples) for samples in judged) <= plan["target_width"]:
+            if max(unsettled(samples) for samples in judged) <= plan["settled"]:
                 return samples
 
 
@@ -505,18 +503,15 @@ def executed_instructions() -> int:
     return int.from_bytes(os.pread(int(os.environ[COUNTER]), 8, 0), "little")
 
 
-def interval_width(samples: list[int]) -> float:
-    """Relative width of the 95% interval of the lower decile, from order statistics.
+def unsettled(samples: list[int]) -> float:
+    """How far the third fastest sample is above the fastest, relative to that.
 
-    The lower decile, because that is what the ratio is taken of: a disturbance makes a sample slower, never faster.
+    What disturbs a sample makes it slower, never faster: where the fastest ones agree, they were not disturbed.
     """
-    n = len(samples)
-    if n < 10:
+    if len(samples) < 3:
         return float("inf")
-    high = int(0.1 * n + 1.96 * (0.09 * n) ** 0.5) + 1
-    ordered = sorted(samples)
-    low = max(0, int(0.1 * n - 1.96 * (0.09 * n) ** 0.5))
-    return (ordered[high] - ordered[low]) / ordered[n // 10]
+    first, _, third = sorted(samples)[:3]
+    return third / first - 1
 
 
 def wait_for_turn(limit_s: float) -> float:

@@ -29,8 +29,7 @@ the point where they empty the caches between any two samples."""
 class Effort:
     """How much measuring is enough.
 
-    By default a subnet gets 75 samples and 1.2 s of each model over its three rounds, less where its interval is narrow
-    earlier.
+    A round ends when the fastest samples of both models agree, which takes longer where something disturbs it.
 
     Args:
         rounds: fresh processes per candidate.
@@ -40,10 +39,9 @@ class Effort:
         retries: how often a disturbed round of one candidate is measured again.
         warmup_runs: runs of each model before the first sample, at least.
         warmup_s: seconds of warming up, at least.
-        samples: samples per round, at least, unless the interval is narrow earlier.
-        seconds: seconds per round and model, at least, unless the interval is narrow earlier.
-        min_samples: samples per round before the interval is looked at.
-        target_width: relative width of the 95% interval of both lower deciles at which a round may end early.
+        min_samples: samples per round and model, at least.
+        seconds: seconds per round and model, at least.
+        settled: how far, as a fraction, the third fastest sample may be above the fastest for a round to end.
         max_samples: samples per round, at most.
         max_s: seconds per round and model, at most.
         quiet_wait_s: seconds that a round waits for a quiet moment, at most: one in which the reference is about as
@@ -64,12 +62,11 @@ class Effort:
     retries: int = 2
     warmup_runs: int = 10
     warmup_s: float = 0.3
-    samples: int = 25
-    seconds: float = 0.4
     min_samples: int = 20
-    target_width: float = 0.01
-    max_samples: int = 400
-    max_s: float = 2.0
+    seconds: float = 0.2
+    settled: float = 0.01
+    max_samples: int = 2000
+    max_s: float = 1.0
     quiet_wait_s: float = 2.0
     min_sample_us: float = 100.0
     kernel_warmup_s: float = 0.1
@@ -96,7 +93,7 @@ _FASTEST: Final = 0.05
 """The quantile of all rounds that stands for the fastest ones."""
 
 COUNTED: Final = Effort(
-    rounds=1, extra_rounds=0, retries=0, warmup_runs=2, warmup_s=0.0, samples=8, seconds=0.0, min_samples=8,
+    rounds=1, extra_rounds=0, retries=0, warmup_runs=2, warmup_s=0.0, seconds=0.0, min_samples=8,
     max_samples=8, quiet_wait_s=0.0, min_sample_us=0.0,
 )  # fmt: skip
 """Enough where instructions are counted; the first samples still hold what Python does once."""

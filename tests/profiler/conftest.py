@@ -28,7 +28,6 @@ def quick() -> Effort:
         retries=0,
         warmup_runs=3,
         warmup_s=0,
-        samples=12,
         seconds=0,
         min_samples=12,
         max_samples=12,

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import errno
 import io
+import itertools
+import operator
 import os
 import time
 from pathlib import Path
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 
 from fn3hw.profiler import agent
 from fn3hw.profiler.agent import FrameError, Refusal
-from fn3hw.profiler.measuring import COUNTED
+from fn3hw.profiler.measuring import COUNTED, Effort
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(),
@@ -89,12 +91,29 @@ def test_instructions_are_counted_by_runs_where_the_plan_says_so(
     os.close(counter)
 
 
-def test_the_interval_follows_the_fast_samples_and_is_infinite_for_few() -> None:
-    steady = [1000 + i % 3 for i in range(60)]
-    assert agent.interval_width(steady) < 0.01
-    assert agent.interval_width(steady[:40] + [5000] * 20) < 0.01
-    assert agent.interval_width([1000 + 20 * i for i in range(60)]) > 0.1
-    assert agent.interval_width([1000] * 3) == float("inf")
+@given(st.integers(1000, 10**9), st.integers(0, 2), st.lists(st.floats(1.2, 50), max_size=40))
+def test_samples_have_settled_where_the_three_fastest_agree(floor: int, lucky: int, slower: list[float]) -> None:
+    disturbed = [int(floor * factor) for factor in itertools.accumulate(slower, operator.mul)]
+    assert agent.unsettled([*disturbed, floor, floor, floor]) == 0
+    assert agent.unsettled([*disturbed, *[floor] * lucky]) > 0.09
+
+
+def test_a_round_goes_on_until_its_samples_have_settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0]
+    times = itertools.chain([400, 350, 330, 310, 290, 270, 250, 230, 200, 200], itertools.repeat(200))
+
+    def run() -> None:
+        now[0] += next(times)
+
+    def other() -> None:
+        now[0] += 100
+
+    monkeypatch.setattr(agent.time, "perf_counter_ns", lambda: now[0])
+    plan = Effort(min_samples=5, seconds=0.0, settled=0.01).to_json() | {"clock": "wall"}
+    samples = agent._alternate((run, other), [1, 1], plan)["wall"]
+    assert len(samples[0]) == 15 and min(samples[0]) == 200  # looked at after 5 and 10 samples, too
+    unsteady = agent._alternate((lambda: run() or run(), other), [1, 1], plan | {"settled": -1.0, "max_samples": 40})
+    assert len(unsteady["wall"][0]) == 40
 
 
 def test_work_is_done_in_another_process() -> None:
