@@ -1,0 +1,66 @@
+"""Methods that search for one budget at a time: the evaluations are shared out among the budgets."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import numpy as np
+
+from fn3hw.baselines.methods.port import Method, Proposals
+from fn3hw.searcher.ports import FloatArray, IntArray
+
+_PROPOSALS = 20
+"""Proposals per evaluation, at most: a method that only repeats itself has nothing more to say."""
+_HALVINGS = 12
+
+
+class Budgeted(Method):
+    """A search for each budget, from the largest down, each with an equal share of the evaluations that are left.
+
+    Answers for states that were evaluated for an earlier budget cost nothing, but a search learns nothing else from
+    those before it: that is what a new budget costs with such a method.
+    """
+
+    def propose(self) -> Proposals:
+        """See `Method`."""
+        seen: set[bytes] = set()
+        budgets = sorted(self.task.budgets, reverse=True)
+        for number, budget in enumerate(budgets):
+            share = -(-(self.task.evaluations - len(seen)) // (len(budgets) - number))
+            limit, search = len(seen) + share, self.search(budget, share)
+            try:
+                states = self.task.charge.canonical(next(search))
+                for _ in range(_PROPOSALS * share):
+                    # What goes beyond the share waits: the next budget has its own.
+                    new = [state.tobytes() not in seen for state in states]
+                    within = np.cumsum(new) <= limit - len(seen)
+                    answers = np.full(len(states), np.nan)
+                    if within.any():
+                        answers[within] = yield states[within]
+                    seen.update(state.tobytes() for state in states[within])
+                    if len(seen) >= limit:
+                        break
+                    states = self.task.charge.canonical(search.send(answers))
+            except StopIteration:
+                pass
+            finally:
+                search.close()
+
+    @abstractmethod
+    def search(self, budget: float, evaluations: int) -> Proposals:
+        """Search for one budget; as `Method.propose`, with about so many evaluations."""
+
+    def lowered(self, places: FloatArray, budget: float) -> IntArray:
+        """States at places (n, G) on the ladders, each moved down as a whole until it costs at most the budget.
+
+        A place x becomes 1 - (1 - x)(1 - t), with the smallest t that suffices: relations between gates are kept.
+        """
+        places = np.asarray(places, dtype=np.float64)
+        low, high = np.zeros(len(places)), np.ones(len(places))
+        meets = self.task.charge.of(self.task.at(places)) <= budget
+        high[meets] = 0.0
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            fits = self.task.charge.of(self.task.at(1 - (1 - places) * (1 - middle[:, None]))) <= budget
+            high, low = np.where(fits, middle, high), np.where(fits, low, middle)
+        return self.task.at(1 - (1 - places) * (1 - high[:, None]))
