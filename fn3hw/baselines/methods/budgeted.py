@@ -6,11 +6,9 @@ from abc import abstractmethod
 
 import numpy as np
 
-from fn3hw.baselines.methods.port import Method, Proposals
+from fn3hw.baselines.methods.port import PATIENCE, Method, Proposals
 from fn3hw.searcher.ports import FloatArray, IntArray
 
-_PROPOSALS = 20
-"""Proposals per evaluation, at most: a method that only repeats itself has nothing more to say."""
 _HALVINGS = 12
 
 
@@ -23,28 +21,31 @@ class Budgeted(Method):
 
     def propose(self) -> Proposals:
         """See `Method`."""
-        seen: set[bytes] = set()
+        known: dict[bytes, float] = {}
         budgets = sorted(self.task.budgets, reverse=True)
         for number, budget in enumerate(budgets):
-            share = -(-(self.task.evaluations - len(seen)) // (len(budgets) - number))
-            limit, search = len(seen) + share, self.search(budget, share)
-            try:
-                states = self.task.charge.canonical(next(search))
-                for _ in range(_PROPOSALS * share):
-                    # What goes beyond the share waits: the next budget has its own.
-                    new = [state.tobytes() not in seen for state in states]
-                    within = np.cumsum(new) <= limit - len(seen)
-                    answers = np.full(len(states), np.nan)
-                    if within.any():
-                        answers[within] = yield states[within]
-                    seen.update(state.tobytes() for state in states[within])
-                    if len(seen) >= limit:
-                        break
+            share = -(-(self.task.evaluations - len(known)) // (len(budgets) - number))
+            yield from self._within(self.search(budget, share), len(known) + share, known)
+
+    def _within(self, search: Proposals, limit: int, known: dict[bytes, float]) -> Proposals:
+        """A search until so many states are known or it only repeats itself; what is known is not asked again."""
+        stale = 0
+        try:
+            states = self.task.charge.canonical(next(search))
+            while len(known) < limit and stale < PATIENCE:
+                # What goes beyond the share waits: the next budget has its own.
+                new = {state.tobytes(): state for state in states if state.tobytes() not in known}
+                asked = dict(list(new.items())[: limit - len(known)])
+                if asked:
+                    known.update(zip(asked, (yield np.array(list(asked.values()))), strict=True))
+                stale = 0 if asked else stale + 1
+                if len(known) < limit:
+                    answers = np.array([known[state.tobytes()] for state in states])
                     states = self.task.charge.canonical(search.send(answers))
-            except StopIteration:
-                pass
-            finally:
-                search.close()
+        except StopIteration:
+            pass
+        finally:
+            search.close()
 
     @abstractmethod
     def search(self, budget: float, evaluations: int) -> Proposals:

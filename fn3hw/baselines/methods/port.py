@@ -9,21 +9,22 @@ from abc import ABC, abstractmethod
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 import numpy as np
 
 from fn3hw.errors import InputError, UnknownName
 from fn3hw.searcher.charge import Charge
-from fn3hw.searcher.ports import FloatArray, IntArray
+from fn3hw.searcher.ports import Books, FloatArray, IntArray
 
 Proposals = Generator[IntArray, FloatArray, None]
 """Yields states of shape (n, G); receives the accuracies of these in percent, shape (n,), NaN where there is none."""
 
-_PACKAGE = "fn3hw.baselines.methods"
-_NOT_METHODS = ("port", "budgeted")
-_PATIENCE = 50
+PATIENCE = 50
 """Proposals in a row without a new state among them, after which a method has nothing more to propose."""
+
+_PACKAGE = "fn3hw.baselines.methods"
+_NOT_METHODS = ("port", "budgeted", "trials")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,35 +80,8 @@ class Task:
         return np.array([len(ladder) for ladder in self.charge.ladders], dtype=np.int64)
 
 
-class Desk(Protocol):
-    """Where states are evaluated, within a number of evaluations; `fn3hw.searcher.ledger.Ledger` is one."""
-
-    @property
-    def left(self) -> int:
-        """New states that may still be asked for."""
-        ...
-
-    @property
-    def states(self) -> IntArray:
-        """All states that were evaluated, shape (n, G)."""
-        ...
-
-    @property
-    def accuracies(self) -> FloatArray:
-        """Their accuracies in percent, shape (n,)."""
-        ...
-
-    def is_new(self, states: IntArray) -> list[bool]:
-        """Which of (n, G) canonical states were not evaluated yet; of equal ones, only the first."""
-        ...
-
-    def evaluate(self, states: IntArray) -> None:
-        """Evaluate (n, G) states, in order, as far as `left` goes; those evaluated before cost nothing."""
-        ...
-
-
-class Method(ABC):
-    """A way to search. Equal tasks give equal proposals.
+class Player(ABC):
+    """A way to search. Equal tasks give equal searches.
 
     Args:
         task: what is searched for.
@@ -121,18 +95,26 @@ class Method(ABC):
         self.rng = np.random.default_rng(task.seed)
 
     @abstractmethod
+    def run(self, desk: Books) -> None:
+        """Search until the evaluations are spent, or nothing new is asked for any more."""
+
+
+class Method(Player):
+    """A search as a generator of proposals."""
+
+    @abstractmethod
     def propose(self) -> Proposals:
         """Yield states and receive their accuracies, until nothing is left to propose.
 
         It may go on for ever: whoever runs it stops when the evaluations are spent.
         """
 
-    def run(self, desk: Desk) -> None:
+    def run(self, desk: Books) -> None:
         """Propose and evaluate until the evaluations are spent, or nothing new is proposed any more."""
         proposals, stale = self.propose(), 0
         try:
             states = self.task.charge.canonical(next(proposals))
-            while desk.left > 0 and stale < _PATIENCE:
+            while desk.left > 0 and stale < PATIENCE:
                 stale = 0 if any(desk.is_new(states)) else stale + 1
                 desk.evaluate(states)
                 states = self.task.charge.canonical(proposals.send(_answers(desk, states)))
@@ -142,7 +124,7 @@ class Method(ABC):
             proposals.close()
 
 
-def _answers(desk: Desk, states: IntArray) -> FloatArray:
+def _answers(desk: Books, states: IntArray) -> FloatArray:
     known = {state.tobytes(): accuracy for state, accuracy in zip(desk.states, desk.accuracies, strict=True)}
     return np.array([known.get(state.tobytes(), np.nan) for state in states])
 
@@ -153,7 +135,7 @@ def method_names() -> list[str]:
     return sorted(name.replace("_", "-") for name in found if name not in _NOT_METHODS)
 
 
-def find_method(name: str) -> type[Method]:
+def find_method(name: str) -> type[Player]:
     """The method of a name.
 
     Raises:
@@ -171,6 +153,6 @@ def find_method(name: str) -> type[Method]:
     (found,) = (
         one
         for one in vars(module).values()
-        if inspect.isclass(one) and issubclass(one, Method) and one.__module__ == module.__name__
+        if inspect.isclass(one) and issubclass(one, Player) and one.__module__ == module.__name__
     )
     return found

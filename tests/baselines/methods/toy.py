@@ -8,7 +8,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from fn3hw.baselines.methods import Method, Task, find_method
+from fn3hw.baselines.methods import Task, find_method
 from fn3hw.searcher import Charge
 from fn3hw.searcher.ports import FloatArray, IntArray
 from fn3hw.space.gate import Gate
@@ -52,16 +52,20 @@ class Desk:
     """Evaluates the toy problem and keeps books."""
 
     def __init__(self, evaluations: int) -> None:
-        self.left = evaluations
+        self.budget = self.left = evaluations
         self.known: dict[bytes, tuple[IntArray, float]] = {}
 
     @property
+    def spent(self) -> int:
+        return self.budget - self.left
+
+    @property
     def states(self) -> IntArray:
-        return np.array([state for state, _ in self.known.values()]).reshape(-1, 5)
+        return np.array([state for state, value in self.known.values() if value == value]).reshape(-1, 5)
 
     @property
     def accuracies(self) -> FloatArray:
-        return np.array([value for _, value in self.known.values()])
+        return np.array([value for _, value in self.known.values() if value == value])
 
     def is_new(self, states: IntArray) -> list[bool]:
         seen, found = set(self.known), []
@@ -86,7 +90,6 @@ class Desk:
 
 def play(name: str, evaluations: int, *, seed: int = 0) -> Desk:
     """A method at the toy problem."""
-    found: type[Method] = find_method(name)
     desk = Desk(evaluations)
-    found(Task(charge=CHARGE, budgets=BUDGETS, evaluations=evaluations, seed=seed)).run(desk)
+    find_method(name)(Task(charge=CHARGE, budgets=BUDGETS, evaluations=evaluations, seed=seed)).run(desk)
     return desk
