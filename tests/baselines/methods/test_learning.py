@@ -7,9 +7,9 @@ import pytest
 
 from .toy import play
 
-EVALUATIONS = {"random": 0}
+EVALUATIONS = {"optuna-tpe": 90}
 """Evaluations after which a method has to be better than random search, where it needs others than 300."""
-LEARNING: list[str] = []
+LEARNING = ["evolution", "greedy", "optuna-nsga2", "optuna-tpe"]
 
 
 @pytest.fixture(scope="module")
