@@ -24,7 +24,7 @@ PATIENCE = 50
 """Proposals in a row without a new state among them, after which a method has nothing more to propose."""
 
 _PACKAGE = "fn3hw.baselines.methods"
-_NOT_METHODS = ("port", "budgeted", "trials")
+_NOT_METHODS = ("port", "budgeted", "policy", "trials")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

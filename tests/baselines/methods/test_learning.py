@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
+
 import numpy as np
 import pytest
 
 from .toy import play
 
-EVALUATIONS = {"optuna-tpe": 90}
+EVALUATIONS = {"mnasnet": 1500, "optuna-tpe": 90}
 """Evaluations after which a method has to be better than random search, where it needs others than 300."""
-LEARNING = ["evolution", "greedy", "optuna-nsga2", "optuna-tpe"]
+LEARNING = ["evolution", "greedy", "haq", "mnasnet", "optuna-nsga2", "optuna-tpe", "proxylessnas"]
+
+
+def regret(name: str, evaluations: int) -> float:
+    return float(np.mean([play(name, evaluations, seed=seed).regret for seed in range(3)]))
 
 
 @pytest.fixture(scope="module")
-def random_regret() -> float:
-    return float(np.mean([play("random", 300, seed=seed).regret for seed in range(3)]))
+def random_regret() -> Callable[[int], float]:
+    return cache(lambda evaluations: regret("random", evaluations))
 
 
-@pytest.mark.parametrize("name", LEARNING)
-def test_a_method_learns(name: str, random_regret: float) -> None:
-    regret = float(np.mean([play(name, EVALUATIONS.get(name, 300), seed=seed).regret for seed in range(3)]))
-    assert regret < random_regret / 2
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name == "haq" else []) for name in LEARNING]
+)
+def test_a_method_learns(name: str, random_regret: Callable[[int], float]) -> None:
+    evaluations = EVALUATIONS.get(name, 300)
+    assert regret(name, evaluations) < random_regret(max(300, evaluations)) / 2
