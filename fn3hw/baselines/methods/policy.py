@@ -37,7 +37,7 @@ class RungPolicy:
     def entropy(self) -> Tensor:
         """In nats, mean over the gates."""
         logs = self.log_probabilities
-        return -(logs.exp() * logs).sum(dim=1).mean()
+        return -torch.sum(logs.exp() * logs, dim=1).mean()
 
     @property
     def mode(self) -> IntArray:
@@ -63,9 +63,8 @@ class RungPolicy:
         valued = np.isfinite(advantages)
         taken = torch.as_tensor(rungs[valued].T)
         likelihoods = self.log_probabilities.gather(1, taken).sum(dim=0)
-        return -(torch.as_tensor(advantages[valued], dtype=likelihoods.dtype) * likelihoods).sum() / max(
-            valued.sum(), 1
-        )
+        weights = torch.as_tensor(advantages[valued] / max(int(valued.sum()), 1), dtype=likelihoods.dtype)
+        return torch.sum(-weights * likelihoods)
 
     def descend(self, loss: Tensor) -> None:
         """One step of Adam down a loss."""
