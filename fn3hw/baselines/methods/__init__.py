@@ -7,6 +7,6 @@ generator: it yields states and receives their accuracies. `budgeted` helps thos
 `trials` those that ask Optuna.
 """
 
-from fn3hw.baselines.methods.port import Method, Proposals, Task, find_method, method_names
+from fn3hw.baselines.methods.port import Method, Proposals, Proposer, Task, find_method, method_names
 
-__all__ = ["Method", "Proposals", "Task", "find_method", "method_names"]
+__all__ = ["Method", "Proposals", "Proposer", "Task", "find_method", "method_names"]

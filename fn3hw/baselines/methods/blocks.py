@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from fn3hw.baselines.methods.port import Player
+from fn3hw.baselines.methods.port import Method
 from fn3hw.searcher.charge import Charge
 from fn3hw.searcher.heuristic import Heuristic
 from fn3hw.searcher.ports import Books, FloatArray, IntArray
 
 
-class Blocks(Player):
+class Blocks(Method):
     """`Heuristic.plain`, charged by blocks; one search answers all budgets."""
 
     def run(self, desk: Books) -> None:
-        """See `Player`."""
+        """See `Method`."""
         levels = {
             gate.level for gate, ladder in zip(self.task.charge.space, self.task.charge.ladders, strict=True)
             if len(ladder) > 1

@@ -6,13 +6,13 @@ from abc import abstractmethod
 
 import numpy as np
 
-from fn3hw.baselines.methods.port import PATIENCE, Method, Proposals
+from fn3hw.baselines.methods.port import PATIENCE, Proposals, Proposer
 from fn3hw.searcher.ports import FloatArray, IntArray
 
 _HALVINGS = 12
 
 
-class Budgeted(Method):
+class Budgeted(Proposer):
     """A search for each budget, from the largest down, each with an equal share of the evaluations that are left.
 
     Answers for states that were evaluated for an earlier budget cost nothing, but a search learns nothing else from
@@ -20,7 +20,7 @@ class Budgeted(Method):
     """
 
     def propose(self) -> Proposals:
-        """See `Method`."""
+        """See `Proposer`."""
         known: dict[bytes, float] = {}
         budgets = sorted(self.task.budgets, reverse=True)
         for number, budget in enumerate(budgets):
@@ -49,7 +49,7 @@ class Budgeted(Method):
 
     @abstractmethod
     def search(self, budget: float, evaluations: int) -> Proposals:
-        """Search for one budget; as `Method.propose`, with about so many evaluations."""
+        """Search for one budget; as `Proposer.propose`, with about so many evaluations."""
 
     def lowered(self, places: FloatArray, budget: float) -> IntArray:
         """States at places (n, G) on the ladders, each moved down as a whole until it costs at most the budget.

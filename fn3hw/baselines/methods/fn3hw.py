@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from fn3hw.baselines.methods.port import Player
+from fn3hw.baselines.methods.port import Method
 from fn3hw.searcher.heuristic import Heuristic
 from fn3hw.searcher.ports import Books
 
 
-class Fn3hw(Player):
+class Fn3hw(Method):
     """One search answers all budgets."""
 
     def run(self, desk: Books) -> None:
-        """See `Player`."""
+        """See `Method`."""
         if desk.left >= 2:
             Heuristic(evaluations=desk.left, seed=self.task.seed).run(self.task.charge, desk)
         else:

@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from fn3hw.baselines.methods.port import Method, Proposals, Task
+from fn3hw.baselines.methods.port import Proposals, Proposer, Task
 from fn3hw.searcher.ports import FloatArray, IntArray
 
 
-class Greedy(Method):
+class Greedy(Proposer):
     """One descent, from the full network to the smallest budget."""
 
     def __init__(self, task: Task) -> None:
@@ -28,7 +28,7 @@ class Greedy(Method):
         self._n_asked = int(np.clip(task.evaluations // (n_moving + len(task.budgets)), 1, n_moving))
 
     def propose(self) -> Proposals:
-        """See `Method`."""
+        """See `Proposer`."""
         rungs, left = np.zeros(self.task.n_gates, dtype=np.int64), self.task.evaluations
         if left > 1:
             yield self.task.rungs(rungs[None])

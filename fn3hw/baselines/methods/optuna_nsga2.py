@@ -14,20 +14,20 @@ from typing import ClassVar
 import numpy as np
 from optuna.samplers import NSGAIISampler
 
-from fn3hw.baselines.methods.port import Method, Proposals
+from fn3hw.baselines.methods.port import Proposals, Proposer
 from fn3hw.baselines.methods.trials import Trials
 
 _POPULATION = (8, 50)
 """Fewest and most members."""
 
 
-class OptunaNsga2(Method):
+class OptunaNsga2(Proposer):
     """Optuna's defaults but for the population, a generation at a time."""
 
     extra: ClassVar[str | None] = "baselines"
 
     def propose(self) -> Proposals:
-        """See `Method`."""
+        """See `Proposer`."""
         size = int(np.clip(round(self.task.evaluations**0.5), *_POPULATION))
         sampler = NSGAIISampler(population_size=size, seed=int(self.rng.integers(2**31)))
         trials = Trials(self.task, sampler, ["maximize", "minimize"])

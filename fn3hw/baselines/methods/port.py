@@ -8,8 +8,6 @@ import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Generator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 
@@ -80,15 +78,12 @@ class Task:
         return np.array([len(ladder) for ladder in self.charge.ladders], dtype=np.int64)
 
 
-class Player(ABC):
+class Method(ABC):
     """A way to search. Equal tasks give equal searches.
 
     Args:
         task: what is searched for.
     """
-
-    extra: ClassVar[str | None] = None
-    """The optional dependencies of the package that it needs."""
 
     def __init__(self, task: Task) -> None:
         self.task = task
@@ -99,7 +94,7 @@ class Player(ABC):
         """Search until the evaluations are spent, or nothing new is asked for any more."""
 
 
-class Method(Player):
+class Proposer(Method):
     """A search as a generator of proposals."""
 
     @abstractmethod
@@ -131,11 +126,12 @@ def _answers(desk: Books, states: IntArray) -> FloatArray:
 
 def method_names() -> list[str]:
     """All methods, by the names of their files."""
-    found = (module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]))
+    package = importlib.import_module(_PACKAGE)
+    found = (module.name for module in pkgutil.iter_modules(package.__path__))
     return sorted(name.replace("_", "-") for name in found if name not in _NOT_METHODS)
 
 
-def find_method(name: str) -> type[Player]:
+def find_method(name: str) -> type[Method]:
     """The method of a name.
 
     Raises:
@@ -153,6 +149,6 @@ def find_method(name: str) -> type[Player]:
     (found,) = (
         one
         for one in vars(module).values()
-        if inspect.isclass(one) and issubclass(one, Player) and one.__module__ == module.__name__
+        if inspect.isclass(one) and issubclass(one, Method) and one.__module__ == module.__name__
     )
     return found

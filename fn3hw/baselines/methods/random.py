@@ -5,16 +5,16 @@ Independent rungs alone would all cost about the same, in the middle of the rang
 
 from __future__ import annotations
 
-from fn3hw.baselines.methods.port import Method, Proposals
+from fn3hw.baselines.methods.port import Proposals, Proposer
 
 _BATCH = 16
 
 
-class Random(Method):
+class Random(Proposer):
     """Uniform common place, uniform places of the gates around it."""
 
     def propose(self) -> Proposals:
-        """See `Method`."""
+        """See `Proposer`."""
         while True:
             common = self.rng.random((_BATCH, 1))
             spread = self.rng.random((_BATCH, 1))

@@ -10,17 +10,17 @@ from itertools import product
 
 import numpy as np
 
-from fn3hw.baselines.methods.port import Method, Proposals
+from fn3hw.baselines.methods.port import Proposals, Proposer
 from fn3hw.searcher.ports import FloatArray
 
 _KINDS = {"channel": "width", "neuron": "width", "path": "width", "layer": "depth", "bit": "precision"}
 
 
-class Uniform(Method):
+class Uniform(Proposer):
     """A grid of common places, one axis per kind of gate."""
 
     def propose(self) -> Proposals:
-        """See `Method`."""
+        """See `Proposer`."""
         kinds = np.array([_KINDS[gate.level] for gate in self.task.charge.space])
         moving = {kind: self.task.n_rungs[kinds == kind].max() for kind in sorted(set(kinds))}
         axes = dict(zip(moving, self._axes(list(moving.values())), strict=True))
