@@ -1,1 +1,1 @@
-"""What fn3hw is compared with, one file each. Nothing else in the package imports from here but `compare`."""
+"""What fn3hw is compared with; README.md beside this says how. Nothing else in the package imports it but `compare`."""

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import typer
 
+from fn3hw.cli.compare import compare
 from fn3hw.cli.console import EndedIn, bug, report_error
 from fn3hw.cli.device import device
 from fn3hw.cli.export import export
@@ -28,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (quickstart, train, profile, search, lookup, export):
+for verb in (quickstart, train, profile, search, lookup, export, compare):
     app.command()(verb)
 app.add_typer(device, name="device")
 

@@ -23,8 +23,7 @@ import numpy as np
 from fn3hw.errors import InputError
 from fn3hw.searcher.candidates import Walker
 from fn3hw.searcher.charge import Charge
-from fn3hw.searcher.ledger import Ledger
-from fn3hw.searcher.ports import IntArray
+from fn3hw.searcher.ports import Books, IntArray
 from fn3hw.searcher.surrogate import Scales, Surrogate
 
 _MIN_TO_FIT = 8
@@ -84,7 +83,7 @@ class Heuristic:
         }
         return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:12]
 
-    def run(self, charge: Charge, ledger: Ledger, on_rung: OnRung = lambda rung, n_rungs: None) -> None:
+    def run(self, charge: Charge, ledger: Books, on_rung: OnRung = lambda rung, n_rungs: None) -> None:
         """Search until the budget of the ledger is spent or nothing new can be found.
 
         Args:
@@ -96,7 +95,7 @@ class Heuristic:
 
 
 class _Run:
-    def __init__(self, settings: Heuristic, charge: Charge, ledger: Ledger, on_rung: OnRung) -> None:
+    def __init__(self, settings: Heuristic, charge: Charge, ledger: Books, on_rung: OnRung) -> None:
         self.settings = settings
         self.charge = charge
         self.ledger = ledger
@@ -160,7 +159,7 @@ class _Run:
         """Up to ``n`` new states that meet the target: first those of the surrogate, then random ones."""
         surrogate = self._fit() if self.settings.guided else None
         starts = np.repeat(trajectories, max(self.settings.pool, -(-2 * n // len(trajectories))), axis=0)
-        random = self._random_walks(starts, target)
+        random = self._random_walks(starts, target, n)
         if surrogate is None:
             return self._new(random)[:n] if self.settings.guided else self._spread(random, n)
         guided = self.walker.guided(starts, target, surrogate, self.rng)
@@ -169,14 +168,21 @@ class _Run:
         rest = self._new(np.concatenate([picked, random]))[len(picked) :]
         return np.concatenate([picked, self._spread(rest, n - len(picked))])
 
-    def _random_walks(self, starts: IntArray, target: float) -> IntArray:
-        """Random walks within the window, which slides down until one of them reaches the target."""
+    def _random_walks(self, starts: IntArray, target: float, n: int) -> IntArray:
+        """Random walks within the window, which slides down until one of them reaches the target.
+
+        Where that leaves fewer than ``n`` new states, those of wider windows follow; not so in the plain form.
+        """
         while True:
-            floor = self._floor(self.proportion)
-            found = self.walker.random(starts, target, floor, self.rng)
+            found = self.walker.random(starts, target, self._floor(self.proportion), self.rng)
             if len(self._new(found)) or self.proportion <= 0:
-                return found
+                break
             self.proportion = max(0.0, self.proportion - self.settings.window)
+        wider = self.proportion
+        while self.settings.guided and wider > 0 and len(self._new(found)) < n:
+            wider = max(0.0, wider - self.settings.window)
+            found = np.concatenate([found, self.walker.random(starts, target, self._floor(wider), self.rng)])
+        return found
 
     def _floor(self, proportion: float) -> IntArray:
         """The count that each gate keeps at this place of the window; a window holds at least one block."""

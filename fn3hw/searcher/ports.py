@@ -54,3 +54,43 @@ class Executor(Protocol):
     def map(self, function: Callable[[Subnet], float], subnets: Iterable[Subnet]) -> Iterator[float]:
         """Yield the results in the order of ``subnets``, each as soon as it and those before it are there."""
         ...
+
+
+class Books(Protocol):
+    """Where a search evaluates states, and finds what it knows; `fn3hw.searcher.ledger.Ledger` is one.
+
+    A state is a row of counts, one per gate; see `fn3hw.searcher.charge.Charge`.
+    """
+
+    @property
+    def budget(self) -> int:
+        """New states that this search may ask for in all."""
+        ...
+
+    @property
+    def spent(self) -> int:
+        """New states that it has asked for."""
+        ...
+
+    @property
+    def left(self) -> int:
+        """New states that it may still ask for."""
+        ...
+
+    @property
+    def states(self) -> IntArray:
+        """All states that are known, shape (n, G)."""
+        ...
+
+    @property
+    def accuracies(self) -> FloatArray:
+        """Their accuracies in percent, shape (n,)."""
+        ...
+
+    def is_new(self, states: IntArray) -> list[bool]:
+        """Which of (n, G) canonical states are not known yet; of equal ones, only the first is new."""
+        ...
+
+    def evaluate(self, states: IntArray) -> None:
+        """Make (n, G) states known, in order, as far as `left` goes; what is known already costs nothing."""
+        ...

@@ -89,14 +89,10 @@ def search(
         supernet = supernet.with_blockwise(profile.blockwise)
     if moments is None:
         moments = Moments.collect(supernet, data.arrays("train", _MOMENT_IMAGES)[0], threads=threads)
-    # Quantized weights are evaluated as the integers that they are.
-    calibration = data.arrays("train", _CALIBRATION_IMAGES)[0] if supernet.quantizers else None
-    evaluator = Evaluator(supernet, moments, *data.arrays("search", images), threads=threads, calibration=calibration)
+    evaluator = evaluator_of(supernet, moments, data, "search", images, threads=threads)
     final = None
     if final_images is not None and final_images > images:
-        final = Evaluator(
-            supernet, moments, *data.arrays("search", final_images), threads=threads, calibration=calibration
-        )
+        final = evaluator_of(supernet, moments, data, "search", final_images, threads=threads)
     if settings is None:
         make = Heuristic.plain if cost_by == "blocks" else Heuristic
         settings = make(evaluations=evaluations, seed=seed)
@@ -114,6 +110,20 @@ def search(
         exporter=exporter_of(supernet, data, profile),
         progress=progress,
     )
+
+
+def evaluator_of(
+    supernet: Supernet,
+    moments: Moments,
+    data: SearchData,
+    split: str,
+    images: int | None,
+    *,
+    threads: int | None = None,
+) -> Evaluator:
+    """Evaluates on the first images of a split, by default all; quantized weights as the integers that they are."""
+    calibration = data.arrays("train", _CALIBRATION_IMAGES)[0] if supernet.quantizers else None
+    return Evaluator(supernet, moments, *data.arrays(split, images), threads=threads, calibration=calibration)
 
 
 def provenance_of(
