@@ -5,7 +5,8 @@ widths, and trains them together in every step, or one after the other as the pa
 as many samples. Beside it, on the smaller network of figure 4: hard steps with a straight-through gradient, and
 sigmoids that harden. Test accuracy is that of the quantized weights, for FN3-bit with batch norm recalibrated; AdaBits
 uses the one it learned. Runs are kept in runs/removal and runs/bits and gone on with.
-Usage: python benchmarks/bits.py [fn3-bit | soft | jointly | progressively]; with a name, only this one
+FN3-bit is also trained 6 epochs more, from its own weights.
+Usage: python benchmarks/bits.py [fn3-bit | longer | soft | jointly | progressively]; with a name, only this one
 """
 
 from __future__ import annotations
@@ -41,13 +42,14 @@ def main() -> None:
         trained = TRAININGS[wanted[0]]()
         print(wanted[0], uniform(trained) if isinstance(trained, OpenRun) else trained)
         return
-    ours, jointly, progressively = fn3_bit(), adabits(joint=True), adabits(joint=False)
+    ours, longer, jointly, progressively = fn3_bit(), fn3_longer(), adabits(joint=True), adabits(joint=False)
     found = {
         "fn3-bit": uniform(ours),
+        "fn3-bit, longer": uniform(longer),
         "adabits, jointly": jointly.pop("accuracy"),
         "adabits, progressively": progressively.pop("accuracy"),
     }
-    history, space = ours.run.history(), ours.supernet.space
+    space = ours.supernet.space
     report(
         "bits",
         {
@@ -56,7 +58,8 @@ def main() -> None:
             "test_accuracy": found,
             "lost_from_4_to_2_bits": {name: row[NAMES[4]] - row[NAMES[1]] for name, row in found.items()},
             "training": {
-                "fn3-bit": {"seen": history[-1]["seen"], "seconds": sum(epoch["seconds"] for epoch in history)},
+                "fn3-bit": cost(ours),
+                "fn3-bit, longer: in addition": cost(longer),
                 "adabits, jointly": jointly,
                 "adabits, progressively": progressively,
             },
@@ -71,6 +74,19 @@ def main() -> None:
 def fn3_bit() -> OpenRun:
     """The sandwich rule over seven quantizers."""
     return trained_run(Run.create(FOLDER / "fn3", Recipe.load("fashion-mnist-bit")))
+
+
+def fn3_longer() -> OpenRun:
+    """The same, gone on with."""
+    recipe = Recipe.load("fashion-mnist-bit")
+    recipe = recipe.replace(epochs=6, learning_rate=0.06, warm_up=0.2, network={"start_from": str(FOLDER / "fn3")})
+    return trained_run(Run.create(FOLDER / "fn3-longer", recipe))
+
+
+def cost(opened: OpenRun) -> dict[str, float]:
+    """Samples and seconds of a training."""
+    history = opened.run.history()
+    return {"seen": history[-1]["seen"], "seconds": sum(epoch["seconds"] for epoch in history)}
 
 
 def soft_steps() -> OpenRun:
@@ -113,6 +129,7 @@ def adabits(*, joint: bool) -> dict[str, Any]:
 
 TRAININGS: dict[str, Callable[[], OpenRun | dict[str, Any]]] = {
     "fn3-bit": fn3_bit,
+    "longer": fn3_longer,
     "soft": soft_steps,
     "jointly": partial(adabits, joint=True),
     "progressively": partial(adabits, joint=False),
