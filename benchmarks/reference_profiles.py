@@ -70,7 +70,7 @@ def main() -> None:
     with connect(asked.device) as session:
         key = session.device.key
     counts = bool(key.get("counts_instructions"))
-    folder = FOLDER / slug("emulated " * bool(key.get("emulated")) + f"{key['machine']} {key['cpu_model']}")
+    folder = FOLDER / slug(f"{'emulated' if key.get('emulated') else key['cpu_model']} {key['machine']}")
     folder.mkdir(exist_ok=True)
     rows = {}
     for name in asked.networks:

@@ -336,12 +336,18 @@ def _choose(
 
 
 def _end_to_end_fitter(table: UnitTable, evidence: Evidence) -> tuple[Rules, Evidence, _Fitter]:
-    shared, parts = find_rule(gate_parts(table), evidence.states, evidence.latency_ms)
+    options = partitions(table.encoder.space)
+    states, latency_ms = evidence.states, evidence.latency_ms
+    tried = [find_rule(gate_parts(table, option, states), states, latency_ms) for option in options]
+    earn = np.log(len(options)) * np.arange(len(options)) / len(latency_ms)
+    best = int(np.argmin(np.array([error for _, _, error in tried]) * (1.0 + earn)))
+    shared, parts, _ = tried[best]
 
     def fitter(some: Evidence) -> Latency:
         return fit_end_to_end(parts, some.states, some.latency_ms)
 
-    return _rules(shared, parts, "end-to-end"), evidence, fitter
+    says = options[best].says if len(options) > 1 else ""
+    return replace(_rules(shared, parts, "end-to-end"), precisions=says), evidence, fitter
 
 
 def _rules(shared: Rule, parts: Iterable[Part], by: str) -> Rules:

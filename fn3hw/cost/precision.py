@@ -53,13 +53,16 @@ def partitions(space: SearchSpace) -> tuple[Partition, ...]:
 
 def parts_of(table: UnitTable, k: int, partition: Partition, states: States) -> list[Part]:
     """The k-th unit as one part per mode that can be told apart in the measured states."""
-    blank = blank_part(table, k)
-    for gates in _coarser(blank.unit.precisions):
-        modes = list(_modes(table, gates, partition))
-        parts = [replace(blank, mode=mode) for mode in modes]
-        if len(parts) == 1 or all(part.present(states).sum() >= FEWEST for part in parts):
+    return told_apart(blank_part(table, k), table, partition, states)
+
+
+def told_apart(part: Part, table: UnitTable, partition: Partition, states: States) -> list[Part]:
+    """A part as one per mode of its unit's bit gates that can be told apart in the measured states."""
+    for gates in _coarser(part.unit.precisions):
+        parts = [replace(part, mode=mode) for mode in _modes(table, gates, partition)]
+        if len(parts) == 1 or all(one.present(states).sum() >= FEWEST for one in parts):
             return parts
-    return [blank]
+    return [part]
 
 
 def _coarser(gates: tuple[str, ...]) -> Iterator[tuple[str, ...]]:

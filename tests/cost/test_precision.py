@@ -36,6 +36,17 @@ def test_a_device_that_gains_by_every_bit_is_found() -> None:
     assert cost.holdout.mape < 0.05  # a sixth of the subnets for each number of bits
 
 
+@pytest.mark.parametrize("share", [0.4, 1.4])
+def test_without_kernel_times_integers_may_be_faster_or_slower(share: float) -> None:
+    measured = profile(lambda count: 1.0 if count == 5 else share)
+    blind = tuple(replace(m, kernels={}) for m in measured.measurements)
+    cost = fit_cost(replace(measured, measurements=blind))
+    assert cost.rules.by == "end-to-end" and FULL_APART.says in str(cost.rules)
+    assert cost.holdout.mape < 0.06  # what two widths take together is not seen without kernels
+    full, integers = cost.predict([SPACE.full(), SPACE.from_counts({"one.bits": 4, "two.bits": 4})]).latency_ms
+    assert (integers < full) == (share < 1)
+
+
 def test_without_integer_kernels_fewer_bits_buy_no_time() -> None:
     cost = fit_cost(profile(wide_kernels))
     full = SPACE.full()
