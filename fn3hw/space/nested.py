@@ -110,6 +110,7 @@ class Nested(nn.Module):
         self._sliced = SlicedForward(module, cuts, blocks, self.quantizers, carrying)
         self._ordered: Subnet | None = None
         self._steps = self._steps_of(space.full())
+        self.register_load_state_dict_pre_hook(_as_part)  # type: ignore[no-untyped-call]
 
     @property
     def quantizers(self) -> dict[str, tuple[str, Quantizer]]:
@@ -218,6 +219,12 @@ class Nested(nn.Module):
     def __repr__(self) -> str:
         gates = "\n".join(f"  {gate.level:8} {gate.name}: {gate.size} blocks" for gate in self.space)
         return f"Nested({self.space.n_blocks} blocks in {len(self.space)} gates\n{gates}\n)"
+
+
+def _as_part(net: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Loaded as part of another module, too, a nested network's weights go by the names that `state_dict` gives."""
+    for name in [name for name in state_dict if name.startswith(prefix)]:
+        state_dict[f"{prefix}module.{name.removeprefix(prefix)}"] = state_dict.pop(name)
 
 
 def quantizer_path(gate: str) -> str:

@@ -206,6 +206,20 @@ def test_state_is_the_users_own() -> None:
         net.load_state_dict({"nothing": torch.zeros(1)})
 
 
+def test_weights_survive_as_part_of_another_module() -> None:
+    def make() -> torch.nn.Sequential:
+        module = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+        return torch.nn.Sequential(nest(module, torch.zeros(1, 4), ("neuron",)), torch.nn.Linear(3, 2))
+
+    first, second, x = make(), make(), torch.randn(5, 4)
+    state = first.state_dict()
+    assert "0.0.weight" in state
+    second.load_state_dict(state)
+    assert torch.equal(first(x), second(x))
+    with pytest.raises(RuntimeError, match="bias"):
+        second.load_state_dict({name: value for name, value in state.items() if name != "0.2.bias"})
+
+
 def test_a_copy_has_parameters_of_its_own() -> None:
     module = randomise(build("torchvision/mobilenet_v2", n_classes=4, input_shape=(3, 32, 32)))
     net = nest(module, torch.zeros(2, 3, 32, 32)).eval()
