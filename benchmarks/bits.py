@@ -5,7 +5,7 @@ widths, and trains them together in every step, or one after the other as the pa
 as many samples. Beside it, on the smaller network of figure 4: hard steps with a straight-through gradient, and
 sigmoids that harden. Test accuracy is that of the quantized weights, for FN3-bit with batch norm recalibrated; AdaBits
 uses the one it learned. Runs are kept in runs/removal and runs/bits and gone on with.
-FN3-bit is also trained 6 epochs more, from its own weights.
+FN3-bit is also trained 3 epochs more, from its own weights.
 Usage: python benchmarks/bits.py [fn3-bit | longer | soft | jointly | progressively]; with a name, only this one
 """
 
@@ -79,7 +79,7 @@ def fn3_bit() -> OpenRun:
 def fn3_longer() -> OpenRun:
     """The same, gone on with."""
     recipe = Recipe.load("fashion-mnist-bit")
-    recipe = recipe.replace(epochs=6, learning_rate=0.06, warm_up=0.2, network={"start_from": str(FOLDER / "fn3")})
+    recipe = recipe.replace(epochs=3, learning_rate=0.05, warm_up=0.2, network={"start_from": str(FOLDER / "fn3")})
     return trained_run(Run.create(FOLDER / "fn3-longer", recipe))
 
 
