@@ -104,7 +104,8 @@ class Quantizer(nn.Module):
     Learned Step Size Quantization, 2020 (eq. 3 and sec. 2.2), by its logarithm: it stays positive at any learning rate,
     and an update changes it by a share of itself, whatever the size of a layer's weights. With a
     ``temperature`` the steps are sigmoids in training, as in Yang et al., Quantization Networks, 2019, and hard in
-    evaluation.
+    evaluation. Hard steps are the default because they measured better by far (``benchmarks/bits.py``): what sigmoids
+    learn between the levels is lost when they become steps.
 
     Args:
         schedule: the levels.
