@@ -66,7 +66,7 @@ def compare(
     final = contest.verified(
         chosen(plays, rules.budgets), evaluator_of(supernet, opened.moments, opened.data, "test", None)
     )
-    span = Range(full=contest.full, smallest=contest.smallest, floor=contest.ends()[1])
+    span = Range(full=contest.full, smallest=contest.smallest, floor=contest.floor())
     scores = score(plays, rules.budgets, span, final)
     settings = {"network": supernet.digest[:16], "evaluations": evaluations, "seeds": seeds, "images": images}
     paths = write_report(folder, scores, settings)
@@ -94,6 +94,5 @@ def compare(
 
 def usual_budgets(charge: Charge) -> tuple[float, ...]:
     """Ten latencies between the smallest subnet's and the full network's, in equal ratios."""
-    ends = np.stack([charge.sizes, np.array([ladder[-1] for ladder in charge.ladders])])
-    full, smallest = charge.of(ends)
+    full, smallest = charge.of(np.stack([charge.sizes, charge.bottom]))
     return tuple(float(x) for x in smallest * (full / smallest) ** (np.arange(1, BUDGETS + 1) / BUDGETS))

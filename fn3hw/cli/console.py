@@ -17,6 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from fn3hw.errors import Fn3hwError, InfeasibleBudget
+from fn3hw.space.files import plain
 
 LINE_EVERY_S = 15.0
 
@@ -148,18 +149,3 @@ def duration(seconds: float | None) -> str:
     if hours:
         return f"{hours} h {minutes} min"
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
-def plain(value: Any) -> Any:
-    """A value as JSON can hold it: numbers that are not finite become null, paths and others text."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, bool | str) or value is None:
-        return value
-    if isinstance(value, int | float):
-        return value if math.isfinite(value) else None
-    if hasattr(value, "item"):
-        return plain(value.item())
-    return str(value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -21,7 +19,7 @@ from fn3hw.cost.basis import FloatArray
 from fn3hw.cost.evidence import read_evidence, unit_table
 from fn3hw.cost.model import CostModel
 from fn3hw.profiler import Profile
-from fn3hw.space.files import write_bytes
+from fn3hw.space.files import write_figure
 from fn3hw.space.gate import Gate
 from fn3hw.space.subnet import Subnet
 
@@ -59,9 +57,7 @@ def plot_profile(profile: Profile, cost: CostModel, path: Path | str | None = No
     _draw_agreement(agreement, profile, cost, scale)
     _draw_drift(drift, profile, scale)
     if path is not None:
-        buffer = io.BytesIO()
-        FigureCanvasAgg(figure).print_png(buffer)  # type: ignore[no-untyped-call]
-        write_bytes(path, buffer.getvalue())
+        write_figure(path, figure)
     return figure
 
 

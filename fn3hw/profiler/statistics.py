@@ -2,7 +2,8 @@
 
 What disturbs a sample makes it slower, never faster, so the fastest sample is the time without disturbance. Seen on a
 shared machine with busy neighbours (two cores; profiles of 20 subnets of mobilenet_v2 and of 143 subnets of a joint
-network), mean difference of the ratios that the one and the other half of a subnet's rounds give:
+network), mean difference of the ratios that the one and the other half of a subnet's rounds give
+(``benchmarks/estimators.py``):
 
 ===============================================  ============  ================
 of the rounds with a fast reference              mobilenet_v2  joint, 1 to 2 ms

@@ -7,7 +7,7 @@ that costs no less than a larger one is never worth visiting.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -65,6 +65,20 @@ class Charge:
         )
         self._inside: list[tuple[int, int, IntArray]] = [] if by == "blocks" else list(self._find_inside())
         self.ladders: tuple[IntArray, ...] = tuple(self._ladder(g) for g in range(len(space)))
+
+    @property
+    def bottom(self) -> IntArray:
+        """The state with every gate at the end of its ladder, shape (G,)."""
+        return np.array([ladder[-1] for ladder in self.ladders], dtype=np.int64)
+
+    def identity(self) -> dict[str, Any]:
+        """What is charged, as JSON: equal for charges that a search cannot tell apart by ladders and ends."""
+        ends = np.stack([self.sizes, self.lowest])
+        return {
+            "by": self.by,
+            "ladders": [ladder.tolist() for ladder in self.ladders],
+            "ends": [float(f"{cost:.6g}") for cost in self.of(ends)],
+        }
 
     def subnet(self, counts: IntArray) -> Subnet:
         """The subnet of a state of shape (G,)."""

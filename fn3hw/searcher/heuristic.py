@@ -74,13 +74,7 @@ class Heuristic:
 
     def identity(self, charge: Charge) -> str:
         """Digest of the settings and of what is charged: names the search in the archive."""
-        ends = np.stack([charge.sizes, charge.lowest])
-        document = {
-            **asdict(self),
-            "by": charge.by,
-            "ladders": [ladder.tolist() for ladder in charge.ladders],
-            "ends": [float(f"{cost:.6g}") for cost in charge.of(ends)],
-        }
+        document = {**asdict(self), **charge.identity()}
         return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:12]
 
     def run(self, charge: Charge, ledger: Books, on_rung: OnRung = lambda rung, n_rungs: None) -> None:
@@ -102,7 +96,6 @@ class _Run:
         self.on_rung = on_rung
         self.walker = Walker(charge)
         self.rng = np.random.default_rng(settings.seed)
-        self.bottom = np.array([ladder[-1] for ladder in charge.ladders], dtype=np.int64)
         self.proportion = 1.0 - settings.window
         self.n_scaled = 0
         self.scales: Scales | None = None
@@ -110,7 +103,7 @@ class _Run:
     def run(self) -> None:
         ends = np.stack([self.charge.sizes, self.charge.lowest])
         self.ledger.evaluate(ends)
-        high, low = self.charge.of(np.stack([self.charge.sizes, self.bottom]))
+        high, low = self.charge.of(np.stack([self.charge.sizes, self.charge.bottom]))
         if not low < high * (1 - _EPSILON):
             return
         if self.settings.guided:
@@ -233,7 +226,7 @@ class _Run:
         starts = np.repeat(parents, self.settings.pool, axis=0)
         starts = self.walker.raised(starts, self.rng, float(self.rng.uniform(0.05, 0.5)))
         guided = self.walker.guided(starts, target, surrogate, self.rng)
-        random = self.walker.random(starts[::4], target, self.bottom, self.rng)
+        random = self.walker.random(starts[::4], target, self.charge.bottom, self.rng)
         pool = self._new(np.concatenate([guided, random]))
         near = pool[self.charge.of(pool) >= 0.9 * target] if len(pool) else pool
         return self._thompson(near if len(near) else pool, surrogate, 1)

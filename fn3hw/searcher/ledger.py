@@ -7,7 +7,7 @@ order and the archive answers those that were evaluated before, so an interrupte
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 import numpy as np
 
@@ -77,13 +77,7 @@ class Ledger:
 
     def is_new(self, states: IntArray) -> list[bool]:
         """Which of (n, G) canonical states are not known yet; of equal ones, only the first is new."""
-        seen = set(self._known)
-        result = []
-        for state in states:
-            key = state.tobytes()
-            result.append(key not in seen)
-            seen.add(key)
-        return result
+        return first_seen(states, self._known)
 
     def evaluate(self, states: IntArray) -> None:
         """Make (n, G) states known, in order, as far as the budget goes."""
@@ -127,3 +121,13 @@ class Ledger:
                 break
             if evaluation.subnet.is_prefix:
                 self._learn(evaluation.subnet, evaluation.accuracy)
+
+
+def first_seen(states: IntArray, known: Collection[bytes]) -> list[bool]:
+    """Which of (n, G) states are not among the known ones, by their bytes; of equal ones, only the first."""
+    seen, result = set(known), []
+    for state in states:
+        key = state.tobytes()
+        result.append(key not in seen)
+        seen.add(key)
+    return result

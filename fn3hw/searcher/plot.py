@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from fn3hw.searcher.atlas import Atlas, Point
-from fn3hw.space.files import write_bytes
+from fn3hw.space.files import write_figure
 
 if TYPE_CHECKING:
     from fn3hw.searcher.export import Exported
@@ -93,9 +91,7 @@ def plot_front(
     axes.grid(alpha=0.25)
     axes.legend(loc="lower right", framealpha=0.9)
     if path is not None:
-        buffer = io.BytesIO()
-        FigureCanvasAgg(figure).print_png(buffer)  # type: ignore[no-untyped-call]
-        write_bytes(path, buffer.getvalue())
+        write_figure(path, figure)
     return figure
 
 

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import io
+import math
 import os
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING, Any
 
 from fn3hw.errors import InputError, RunError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _UMASK = threading.Lock()
 
@@ -50,6 +55,28 @@ def write_bytes(path: Path | str, data: bytes) -> None:
 def write_text(path: Path | str, text: str) -> None:
     """`write_bytes` of ``text`` as UTF-8."""
     write_bytes(path, text.encode())
+
+
+def write_figure(path: Path | str, figure: Figure) -> None:
+    """`write_bytes` of a picture as PNG."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    write_bytes(path, buffer.getvalue())
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON can hold it: numbers that are not finite become null, paths and others text."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, bool | str) or value is None:
+        return value
+    if isinstance(value, int | float):
+        return value if math.isfinite(value) else None
+    if hasattr(value, "item"):
+        return plain(value.item())
+    return str(value)
 
 
 def append_line(path: Path | str, line: str) -> None:

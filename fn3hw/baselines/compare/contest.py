@@ -17,7 +17,7 @@ from fn3hw.errors import InfeasibleBudget, InputError
 from fn3hw.searcher.archive import Archive, Evaluation
 from fn3hw.searcher.charge import Charge
 from fn3hw.searcher.executors import LocalExecutor
-from fn3hw.searcher.ports import AccuracyEvaluator, Executor, IntArray
+from fn3hw.searcher.ports import AccuracyEvaluator, Executor
 from fn3hw.space.subnet import Subnet
 
 ARCHIVE = "archive.jsonl"
@@ -62,7 +62,7 @@ class Progress:
         evaluations: of this play so far.
         done: evaluations of all plays so far.
         total: evaluations of all plays.
-        seconds_left: estimate; None before it can be told.
+        seconds_left: estimate.
     """
 
     method: str
@@ -70,7 +70,7 @@ class Progress:
     evaluations: int
     done: int
     total: int
-    seconds_left: float | None
+    seconds_left: float
 
 
 class Contest:
@@ -102,7 +102,7 @@ class Contest:
         self.folder = Path(folder)
         self._executor = executor if executor is not None else LocalExecutor()
         self._methods = {name: find_method(name) for name in rules.methods}
-        self.full, self.smallest = (float(cost) for cost in charge.of(self._ends()))
+        self.full, self.smallest = (float(cost) for cost in charge.of(np.stack([charge.sizes, charge.bottom])))
         if min(rules.budgets) < self.smallest:
             raise InfeasibleBudget(
                 f"No subnet costs {min(rules.budgets):g} or less: the smallest one costs {self.smallest:.4g}.",
@@ -122,11 +122,10 @@ class Contest:
         with Archive(self.folder / ARCHIVE, self.charge.space, self.evaluator.key) as archive:
             return [self._one(archive, name, seed, reporter) for seed, name in self._order()]
 
-    def ends(self) -> tuple[float, float]:
-        """Accuracy of the full network and of the smallest subnet in percent; evaluated where they are not known."""
+    def floor(self) -> float:
+        """Accuracy of the smallest subnet in percent; evaluated where it is not known."""
         with Archive(self.folder / ARCHIVE, self.charge.space, self.evaluator.key) as archive:
-            found = [self._accuracy(archive, self.charge.subnet(state), self.evaluator) for state in self._ends()]
-        return found[0], found[1]
+            return self._accuracy(archive, self.charge.subnet(self.charge.bottom), self.evaluator)
 
     def verified(self, subnets: Sequence[str], evaluator: AccuracyEvaluator) -> dict[str, float]:
         """Accuracy of subnets, by id, on other images than the search saw; kept in the archive, too.
@@ -146,9 +145,7 @@ class Contest:
             "budgets": self.rules.budgets,
             "evaluations": self.rules.evaluations,
             "evaluator": self.evaluator.key,
-            "by": self.charge.by,
-            "ladders": [ladder.tolist() for ladder in self.charge.ladders],
-            "ends": [float(f"{cost:.6g}") for cost in (self.full, self.smallest)],
+            **self.charge.identity(),
         }
         digest = hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()[:12]
         return self.folder / "plays" / f"{method}-{seed}-{digest}.csv"
@@ -189,9 +186,6 @@ class Contest:
         for seed in self.rules.seeds:
             for name in self.rules.methods:
                 yield seed, name
-
-    def _ends(self) -> IntArray:
-        return np.stack([self.charge.sizes, np.array([ladder[-1] for ladder in self.charge.ladders])])
 
 
 class _Reporter:

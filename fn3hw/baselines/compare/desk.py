@@ -15,6 +15,7 @@ import pandas as pd
 from fn3hw.errors import Fn3hwError, RunError
 from fn3hw.searcher.archive import Archive, Evaluation
 from fn3hw.searcher.charge import Charge
+from fn3hw.searcher.ledger import first_seen
 from fn3hw.searcher.ports import AccuracyEvaluator, Executor, FloatArray, IntArray
 from fn3hw.space.files import write_text
 from fn3hw.space.subnet import Subnet
@@ -56,9 +57,9 @@ class Play:
         """Seconds since the start at which each accuracy was known, shape (n,)."""
         return np.cumsum(self.evaluating_s + self.thinking_s)
 
-    def best_within(self, budget: float, evaluations: int | None = None) -> int | None:
-        """Index of the most accurate subnet that costs at most ``budget``, among the first so many evaluations."""
-        accuracy = np.where(self.cost <= budget, np.nan_to_num(self.accuracy, nan=-np.inf), -np.inf)[:evaluations]
+    def best_within(self, budget: float) -> int | None:
+        """Index of the most accurate subnet that costs at most ``budget``; None where there is none."""
+        accuracy = np.where(self.cost <= budget, np.nan_to_num(self.accuracy, nan=-np.inf), -np.inf)
         return int(accuracy.argmax()) if len(accuracy) and np.isfinite(accuracy.max()) else None
 
     def write(self, path: Path) -> None:
@@ -117,7 +118,7 @@ class Desk:
         self._evaluator = evaluator
         self._executor = executor
         self._after_each = after_each
-        self._known: dict[bytes, int] = {}
+        self._known: set[bytes] = set()
         self._states: list[IntArray] = []
         self._rows: list[tuple[str, float, float, float, float]] = []
         self._resumed = time.perf_counter()
@@ -145,11 +146,7 @@ class Desk:
 
     def is_new(self, states: IntArray) -> list[bool]:
         """Which of (n, G) canonical states were not asked for yet; of equal ones, only the first is new."""
-        seen, found = set(self._known), []
-        for state in states:
-            found.append(state.tobytes() not in seen)
-            seen.add(state.tobytes())
-        return found
+        return first_seen(states, self._known)
 
     def evaluate(self, states: IntArray) -> None:
         """Evaluate (n, G) states, in order, as far as the evaluations go."""
@@ -162,7 +159,7 @@ class Desk:
         for state, subnet, cost in zip(wanted, subnets, costs, strict=True):
             found = self._archive.find(subnet)
             accuracy, seconds = (found.accuracy, found.seconds) if found else (math.nan, 0.0)
-            self._known[state.tobytes()] = self.spent
+            self._known.add(state.tobytes())
             self._states.append(state)
             self._rows.append((subnet.id, float(cost), accuracy, seconds, thought_s / len(wanted)))
             self._after_each()

@@ -6,7 +6,6 @@ The page holds the library that draws it: it needs no network, and one file can 
 from __future__ import annotations
 
 import html
-import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,11 +14,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from fn3hw.baselines.compare.scoring import LEVEL, MethodScore, Scores
-from fn3hw.space.files import write_bytes, write_text
+from fn3hw.space.files import plain, write_figure, write_text
 
 _COLOURS = (
     "#1f5fa8",
@@ -63,10 +61,10 @@ def write_report(folder: Path, scores: Scores, settings: Mapping[str, Any], *, u
         "json": folder / "report.json",
     }
     table = methods_table(scores)
-    write_text(paths["json"], json.dumps(_finite({**settings, **scores.to_json()}), indent=1) + "\n")
+    write_text(paths["json"], json.dumps(plain({**settings, **scores.to_json()}), indent=1) + "\n")
     write_text(paths["methods"], table.to_csv(index=False))
     write_text(paths["curves"], curves_table(scores).to_csv(index=False))
-    write_bytes(paths["png"], _picture(scores, unit))
+    write_figure(paths["png"], _picture(scores, unit))
     write_text(paths["html"], _page(scores, table, settings, unit))
     return paths
 
@@ -111,8 +109,8 @@ def _page(scores: Scores, table: pd.DataFrame, settings: Mapping[str, Any], unit
         + "; ".join(f"{name}: {value}" for name, value in settings.items() if not isinstance(value, dict))
     )
     pictures = [
-        _lines(scores, "evaluations", "evaluations", log=True),
-        _lines(scores, "seconds", "seconds of evaluations and of the method itself", log=True),
+        _lines(scores, "evaluations", "evaluations"),
+        _lines(scores, "seconds", "seconds of evaluations and of the method itself"),
         _budgets(scores, unit),
     ]
     drawn = "".join(
@@ -126,7 +124,7 @@ def _page(scores: Scores, table: pd.DataFrame, settings: Mapping[str, Any], unit
     )
 
 
-def _lines(scores: Scores, column: str, title: str, *, log: bool) -> go.Figure:
+def _lines(scores: Scores, column: str, title: str) -> go.Figure:
     figure = go.Figure()
     for one, colour in _coloured(scores):
         curve, shown = one.curve, one.curve[column].clip(lower=1e-3)
@@ -140,7 +138,7 @@ def _lines(scores: Scores, column: str, title: str, *, log: bool) -> go.Figure:
             x=shown, y=curve["mean"], name=one.name, legendgroup=one.name, line={"color": colour, "shape": "hv"}
         )
     figure.update_layout(xaxis_title=title, yaxis_title="hypervolume: mean accuracy in %", hovermode="x unified")
-    figure.update_xaxes(type="log" if log else "linear")
+    figure.update_xaxes(type="log")
     return figure
 
 
@@ -166,7 +164,7 @@ def _budgets(scores: Scores, unit: str) -> go.Figure:
     return figure
 
 
-def _picture(scores: Scores, unit: str) -> bytes:
+def _picture(scores: Scores, unit: str) -> Figure:
     figure = Figure(figsize=(12, 4.5), dpi=110, layout="constrained")
     over, seconds, at = figure.subplots(1, 3)
     for one, colour in _coloured(scores):
@@ -182,20 +180,8 @@ def _picture(scores: Scores, unit: str) -> bytes:
     at.set_xlabel(f"budget in {unit}")
     at.set_ylabel("accuracy of the chosen subnet in %")
     over.legend(fontsize=7, frameon=False)
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure)
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+    return figure
 
 
 def _coloured(scores: Scores) -> list[tuple[MethodScore, str]]:
     return [(one, _COLOURS[number % len(_COLOURS)]) for number, one in enumerate(scores.methods)]
-
-
-def _finite(value: Any) -> Any:
-    """The value with numbers that are not finite as null."""
-    if isinstance(value, Mapping):
-        return {name: _finite(entry) for name, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(entry) for entry in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value

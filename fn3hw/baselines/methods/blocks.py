@@ -7,21 +7,22 @@ import numpy as np
 from fn3hw.baselines.methods.port import Method
 from fn3hw.searcher.charge import Charge
 from fn3hw.searcher.heuristic import Heuristic
+from fn3hw.searcher.ledger import first_seen
 from fn3hw.searcher.ports import Books, FloatArray, IntArray
 
 
 class Blocks(Method):
     """`Heuristic.plain`, charged by blocks; one search answers all budgets."""
 
-    def run(self, desk: Books) -> None:
+    def run(self, books: Books) -> None:
         """See `Method`."""
         levels = {
             gate.level for gate, ladder in zip(self.task.charge.space, self.task.charge.ladders, strict=True)
             if len(ladder) > 1
         }  # fmt: skip
         charge = Charge(self.task.charge.space, None, "blocks", levels=levels)
-        settings = Heuristic.plain(evaluations=max(2, desk.left), seed=self.task.seed)
-        settings.run(charge, _Blockwise(desk, self.task.charge))
+        settings = Heuristic.plain(evaluations=max(2, books.left), seed=self.task.seed)
+        settings.run(charge, _Blockwise(books, self.task.charge))
 
 
 class _Blockwise:
@@ -58,11 +59,7 @@ class _Blockwise:
 
     def is_new(self, states: IntArray) -> list[bool]:
         """Of states as they are asked for."""
-        seen, found = set(self._known), []
-        for state in states:
-            found.append(state.tobytes() not in seen)
-            seen.add(state.tobytes())
-        return found
+        return first_seen(states, self._known)
 
     def evaluate(self, states: IntArray) -> None:
         """Evaluate what the states really are."""

@@ -10,9 +10,9 @@ from fn3hw.searcher.ports import Books
 class Fn3hw(Method):
     """One search answers all budgets."""
 
-    def run(self, desk: Books) -> None:
+    def run(self, books: Books) -> None:
         """See `Method`."""
-        if desk.left >= 2:
-            Heuristic(evaluations=desk.left, seed=self.task.seed).run(self.task.charge, desk)
+        if books.left >= 2:
+            Heuristic(evaluations=books.left, seed=self.task.seed).run(self.task.charge, books)
         else:
-            desk.evaluate(self.task.charge.sizes[None])
+            books.evaluate(self.task.charge.sizes[None])

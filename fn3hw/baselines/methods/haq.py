@@ -151,8 +151,6 @@ class GatesEnv(gymnasium.Env[Any, Any]):
 class HAQ(Budgeted):
     """DDPG, gate by gate; one evaluation per episode."""
 
-    extra = "baselines"
-
     def search(self, budget: float, evaluations: int) -> Proposals:
         """See `Budgeted`."""
         env = GatesEnv(self.task, budget)

@@ -10,7 +10,7 @@ What differs:
   Architecture Search with Reinforcement Learning, Zoph and Le, 2017, sec. 3; Efficient Neural Architecture Search via
   Parameter Sharing, Pham et al., 2018), not PPO.
 - The policy has independent logits per gate, not an LSTM over the gates: on the toy problem of our tests an LSTM
-  controller repeated itself before it had learned, and missed three times as many points.
+  controller repeated itself before it had learned.
 - The papers draw thousands of subnets per search, a search here a few hundred: Adam's rate is 0.05, not 0.0006, and a
   batch is a thirtieth of the evaluations, 4 to 16 subnets, so that there are some thirty updates.
 """

@@ -9,8 +9,6 @@ about as many generations as members, at least 8 and at most 50.
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import numpy as np
 from optuna.samplers import NSGAIISampler
 
@@ -23,8 +21,6 @@ _POPULATION = (8, 50)
 
 class OptunaNsga2(Proposer):
     """Optuna's defaults but for the population, a generation at a time."""
-
-    extra: ClassVar[str | None] = "baselines"
 
     def propose(self) -> Proposals:
         """See `Proposer`."""

@@ -8,8 +8,6 @@ number of these in a row, the last one is moved down to the budget and becomes a
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from optuna.samplers import TPESampler
 
 from fn3hw.baselines.methods.budgeted import Budgeted
@@ -24,8 +22,6 @@ _REPEATED = 10
 
 class OptunaTpe(Budgeted):
     """Optuna's defaults, on the number of each gate's rung."""
-
-    extra: ClassVar[str | None] = "baselines"
 
     def search(self, budget: float, evaluations: int) -> Proposals:
         """See `Budgeted`."""

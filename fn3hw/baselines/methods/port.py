@@ -90,7 +90,7 @@ class Method(ABC):
         self.rng = np.random.default_rng(task.seed)
 
     @abstractmethod
-    def run(self, desk: Books) -> None:
+    def run(self, books: Books) -> None:
         """Search until the evaluations are spent, or nothing new is asked for any more."""
 
 
@@ -104,23 +104,23 @@ class Proposer(Method):
         It may go on for ever: whoever runs it stops when the evaluations are spent.
         """
 
-    def run(self, desk: Books) -> None:
+    def run(self, books: Books) -> None:
         """Propose and evaluate until the evaluations are spent, or nothing new is proposed any more."""
         proposals, stale = self.propose(), 0
         try:
             states = self.task.charge.canonical(next(proposals))
-            while desk.left > 0 and stale < PATIENCE:
-                stale = 0 if any(desk.is_new(states)) else stale + 1
-                desk.evaluate(states)
-                states = self.task.charge.canonical(proposals.send(_answers(desk, states)))
+            while books.left > 0 and stale < PATIENCE:
+                stale = 0 if any(books.is_new(states)) else stale + 1
+                books.evaluate(states)
+                states = self.task.charge.canonical(proposals.send(_answers(books, states)))
         except StopIteration:
             pass
         finally:
             proposals.close()
 
 
-def _answers(desk: Books, states: IntArray) -> FloatArray:
-    known = {state.tobytes(): accuracy for state, accuracy in zip(desk.states, desk.accuracies, strict=True)}
+def _answers(books: Books, states: IntArray) -> FloatArray:
+    known = {state.tobytes(): accuracy for state, accuracy in zip(books.states, books.accuracies, strict=True)}
     return np.array([known.get(state.tobytes(), np.nan) for state in states])
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 
 from fn3hw.baselines.methods import Task, find_method
 from fn3hw.searcher import Charge
+from fn3hw.searcher.ledger import first_seen
 from fn3hw.searcher.ports import FloatArray, IntArray
 from fn3hw.space.gate import Gate
 from fn3hw.space.subnet import SearchSpace, Subnet
@@ -68,11 +69,7 @@ class Desk:
         return np.array([value for _, value in self.known.values() if value == value])
 
     def is_new(self, states: IntArray) -> list[bool]:
-        seen, found = set(self.known), []
-        for state in states:
-            found.append(state.tobytes() not in seen)
-            seen.add(state.tobytes())
-        return found
+        return first_seen(states, self.known)
 
     def evaluate(self, states: IntArray) -> None:
         for state, value in zip(states, accuracy(states), strict=True):

@@ -1,0 +1,91 @@
+"""How well ways to take a ratio from raw samples repeat, on profiles that were measured before.
+
+Two halves of a subnet's rounds, in all ways to halve them, give a ratio each; what they differ by is averaged over the
+subnets with at least four rounds. Of two profiles of the same subnets, also what the profiles differ by.
+Usage: python benchmarks/estimators.py PROFILE [PROFILE ...]
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+from report import report
+
+from fn3hw.profiler import Profile, statistics
+
+Samples = statistics.Samples
+Estimator = Callable[[Samples], float]
+
+
+def main() -> None:
+    paths = [Path(argument) for argument in sys.argv[1:]]
+    rounds = {path.stem: samples(Profile.read(path)) for path in paths}
+    figures = {
+        "halves_of_a_profile": {name: {way: spread(halves(own, ESTIMATORS[way])) for way in ESTIMATORS}
+                                for name, own in rounds.items()},
+        "two_profiles": {f"{a}, {b}": {way: spread(shared(rounds[a], rounds[b], ESTIMATORS[way])) for way in ESTIMATORS}
+                         for a, b in combinations(rounds, 2) if rounds[a].keys() & rounds[b].keys()},
+    }  # fmt: skip
+    report("estimators", figures)
+
+
+def samples(profile: Profile) -> dict[str, Samples]:
+    """Per subnet its rounds' samples on the thread's own clock."""
+    return {m.subnet: [(one.reference_cpu_ns, one.candidate_cpu_ns) for one in m.rounds] for m in profile.measurements}
+
+
+def halves(rounds: dict[str, Samples], estimator: Estimator) -> Iterator[float]:
+    """Relative differences between the halves of each subnet's rounds."""
+    for own in rounds.values():
+        n = len(own)
+        for chosen in combinations(range(n), n // 2) if n >= 4 else ():
+            if 0 in chosen:
+                rest = [own[i] for i in range(n) if i not in chosen]
+                yield abs(float(np.log(estimator([own[i] for i in chosen]) / estimator(rest))))
+
+
+def shared(first: dict[str, Samples], second: dict[str, Samples], estimator: Estimator) -> Iterator[float]:
+    """Relative differences of each subnet between two profiles."""
+    for name in first.keys() & second.keys():
+        yield abs(estimator(second[name]) / estimator(first[name]) - 1)
+
+
+def spread(differences: Iterator[float]) -> dict[str, float]:
+    """Mean, median and largest difference in percent."""
+    found = 100 * np.array(list(differences))
+    return {
+        "mean": float(found.mean()),
+        "median": float(np.median(found)),
+        "largest": float(found.max()),
+        "n": len(found),
+    }
+
+
+def quantile_over_rounds(quantile: float) -> Estimator:
+    """Median over the quiet rounds of the ratio of a quantile; 0 is the fastest sample."""
+    return lambda own: float(np.median([np.quantile(c, quantile) / np.quantile(r, quantile)
+                                        for r, c in statistics.quiet(own)]))  # fmt: skip
+
+
+def fastest_of_all(own: Samples) -> float:
+    """The fastest sample of the candidate over the fastest of the reference, in all quiet rounds together."""
+    quiet = statistics.quiet(own)
+    return min(min(c) for _, c in quiet) / min(min(r) for r, _ in quiet)
+
+
+ESTIMATORS: dict[str, Estimator] = {
+    "ours: fastest samples, both views": statistics.ratio,
+    "fastest samples, median over rounds": quantile_over_rounds(0.0),
+    "fastest samples of all rounds": fastest_of_all,
+    "2% quantiles, median over rounds": quantile_over_rounds(0.02),
+    "lower deciles, median over rounds": quantile_over_rounds(0.1),
+    "medians, median over rounds": quantile_over_rounds(0.5),
+}
+
+
+if __name__ == "__main__":
+    main()
