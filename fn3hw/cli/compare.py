@@ -56,7 +56,7 @@ def compare(
         budgets=tuple(latency_ms) if latency_ms else usual_budgets(charge),
         evaluations=evaluations,
     )
-    evaluator = evaluator_of(supernet, opened.moments, opened.data, "search", images)
+    evaluator = evaluator_of(supernet, opened.moments, opened.data, "search", images, integers=False)
     folder = output or run / "compare"
     contest = Contest(rules, charge, evaluator, folder)
     with console.progress("comparing") as ticker:

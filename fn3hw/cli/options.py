@@ -17,4 +17,8 @@ RelativeCost = Annotated[
 ]
 PeakMib = Annotated[float | None, typer.Option("--peak-mib", help="Peak memory budget in MiB.")]
 SizeMib = Annotated[float | None, typer.Option("--size-mib", help="File size budget in MiB.")]
+ExecutorName = Annotated[str, typer.Option("--executor", help="Where accuracies are evaluated: local, or ray.")]
+Address = Annotated[
+    str | None, typer.Option("--address", help="Of the Ray cluster; by default one of this machine alone is started.")
+]
 Plot = Annotated[Path | None, typer.Option("--plot", help="Write a picture of the front to this PNG.")]

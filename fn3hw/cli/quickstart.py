@@ -16,7 +16,7 @@ from fn3hw.cli.search import run_search, show_front
 from fn3hw.cli.train import train_run
 from fn3hw.deploy import recalibrate
 from fn3hw.errors import InputError
-from fn3hw.searcher import plot_front
+from fn3hw.searcher import Heuristic, plot_front
 from fn3hw.training import Recipe, Run
 
 
@@ -40,7 +40,7 @@ def quickstart(
     path = output / "profile.json"
     measured = measure_profile(opened, Wanted(subnets=20, holdout=5, seed=seed), device="local", path=path)
     console.say("3/4 search: the most accurate subnet for every latency")
-    atlas = run_search(opened, measured, evaluations=150, images=recipe.data.search, cost_by="latency", seed=seed)
+    atlas, _ = run_search(opened, measured, Heuristic(evaluations=150, seed=seed), images=recipe.data.search)
     show_front(console, atlas)
     console.say(f"4/4 export: the best one at {share:.0%} of the full latency")
     limit, budget = "relative_cost" if measured.emulated else "latency_ms", share * measured.full_cost

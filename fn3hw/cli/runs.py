@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -17,8 +17,7 @@ from fn3hw.deploy.runtime import batches, open_session
 from fn3hw.errors import RunError
 from fn3hw.profiler import Profile
 from fn3hw.searcher import Archive, Atlas, exporter_of, provenance_of
-from fn3hw.searcher.api import ARCHIVE
-from fn3hw.space.files import write_text
+from fn3hw.searcher.api import ARCHIVE, evaluator_keys
 from fn3hw.training import Data, Run, recipe_data
 
 MOMENTS = "moments.safetensors"
@@ -93,12 +92,15 @@ class OpenRun:
     def atlas(self, profile: Profile, cost: CostModel | None = None) -> Atlas:
         """The atlas for a profile: from its file, or made anew from the archive without one evaluation.
 
+        The file of a search knows the front as it was verified. An atlas for another profile is made from all that the
+        search evaluated: another device has another front.
+
         Raises:
             RunError: nothing was searched yet.
         """
         cost = cost or fit_cost(profile)
-        evaluator = self._evaluator_key()
-        provenance = provenance_of(self.supernet, cost, profile, evaluator)
+        keys = evaluator_keys(self.folder)
+        provenance = provenance_of(self.supernet, cost, profile, keys.final)
         exporter = exporter_of(self.supernet, self.data, profile)
         path = self.folder / provenance.file_name
         if path.is_file():
@@ -106,23 +108,9 @@ class OpenRun:
                 return Atlas.load(path, self.supernet.space, expected=provenance, exporter=exporter)
             except RunError as error:
                 self.console.say(f"{error.message} It is made anew from the archive.")
-        archive = Archive(self.folder / ARCHIVE, self.supernet.space, evaluator)
-        atlas = Atlas.build(archive.evaluations, cost, provenance, space=self.supernet.space, exporter=exporter)
-        atlas.save(self.folder)
-        return atlas
-
-    def _evaluator_key(self) -> str:
-        """The key that the last search of this run evaluated with."""
-        try:
-            return (self.folder / "evaluator.key").read_text().strip()
-        except OSError:
-            raise RunError(
-                f"{self.folder} was not searched yet.", hint=f"Run: fn3hw search {self.folder} --profile F"
-            ) from None
-
-    def remember_evaluator(self, key: str) -> None:
-        """Note the key that a search evaluated with."""
-        write_text(self.folder / "evaluator.key", key + "\n")
+        provenance = replace(provenance, evaluator=keys.search)
+        archive = Archive(self.folder / ARCHIVE, self.supernet.space, keys.search)
+        return Atlas.build(archive.evaluations, cost, provenance, space=self.supernet.space, exporter=exporter)
 
 
 def onnx_accuracy(model: bytes, data: Data, split: str, *, limit: int | None = None) -> float:

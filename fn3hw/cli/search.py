@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
 
 from fn3hw.cli.console import Console
-from fn3hw.cli.options import AsJson, Plot, ProfileFile, RunFolder, Seed
+from fn3hw.cli.options import Address, AsJson, ExecutorName, Plot, ProfileFile, RunFolder, Seed
 from fn3hw.cli.runs import OpenRun
 from fn3hw.cost import fit_cost
 from fn3hw.errors import UnknownName
 from fn3hw.profiler import Profile
-from fn3hw.searcher import Atlas, plot_front
+from fn3hw.searcher import Atlas, Executor, Heuristic, open_executor, plot_front
 from fn3hw.searcher import search as search_front
 from fn3hw.searcher.api import Progress
 
@@ -23,7 +24,10 @@ COSTS = ("latency", "peak", "size", "blocks")
 def search(
     run: RunFolder,
     profile: ProfileFile,
-    evaluations: Annotated[int, typer.Option(min=2, help="The most subnets whose accuracy is evaluated.")] = 300,
+    evaluations: Annotated[
+        int,
+        typer.Option(min=0, help="The most subnets whose accuracy is evaluated; 0 takes what earlier searches know."),
+    ] = 300,
     images: Annotated[
         int, typer.Option(min=1, help="Images per evaluation, of the search split; the front is verified on all.")
     ] = 1000,
@@ -33,7 +37,12 @@ def search(
     level: Annotated[
         list[str] | None, typer.Option("--level", help="Search this level alone; may be repeated. By default all.")
     ] = None,
+    race: Annotated[
+        bool, typer.Option("--race/--no-race", help="Give candidates up that are certainly beaten after some images.")
+    ] = True,
     seed: Seed = 0,
+    executor: ExecutorName = "local",
+    address: Address = None,
     plot: Plot = None,
     as_json: AsJson = False,
 ) -> None:
@@ -44,34 +53,46 @@ def search(
     opened = OpenRun(run, console)
     measured = opened.profile(profile)
     started = time.monotonic()
-    atlas = run_search(opened, measured, evaluations=evaluations, images=images, cost_by=cost, levels=level, seed=seed)
+    if evaluations:
+        settings = (Heuristic.plain if cost == "blocks" else Heuristic)(evaluations=evaluations, seed=seed)
+        if not race:
+            settings = replace(settings, race=None)
+        with open_executor(executor, address) as runner:
+            atlas, asked = run_search(
+                opened, measured, settings, images=images, cost_by=cost, levels=level, executor=runner
+            )
+    else:
+        atlas, asked = opened.atlas(measured), 0
     seconds = time.monotonic() - started
     picture = plot or run / "front.png"
     plot_front(atlas, picture)
     document = {
-        "evaluations": len(atlas.points) + len(atlas.dominated),
+        "evaluations": asked,
         "seconds": seconds,
         "plot": str(picture),
         "points": [point.to_json() for point in atlas.points],
     }
     show_front(console, atlas)
-    console.result(document, f"{document['evaluations']} subnets evaluated in {seconds:.0f} s; picture: {picture}")
+    console.result(document, f"{asked} subnets evaluated in {seconds:.0f} s; picture: {picture}")
 
 
 def run_search(
     opened: OpenRun,
     measured: Profile,
+    settings: Heuristic,
     *,
-    evaluations: int,
     images: int,
-    cost_by: Any,
-    seed: int,
+    cost_by: Any = "latency",
     levels: list[str] | None = None,
-) -> Atlas:
-    """Search in a run folder, with progress."""
+    executor: Executor | None = None,
+) -> tuple[Atlas, int]:
+    """Search in a run folder, with progress; the atlas, and how many subnets the search asked for."""
+    asked = 0
     with opened.console.progress("searching") as ticker:
 
         def tick(p: Progress) -> None:
+            nonlocal asked
+            asked = p.evaluations if p.phase == "search" else asked
             ticker.tick(p.evaluations, p.budget, p.seconds_left, f"{p.phase}, rung {p.rung}/{p.n_rungs}")
 
         atlas = search_front(
@@ -79,18 +100,17 @@ def run_search(
             fit_cost(measured),
             opened.data,
             folder=opened.folder,
-            evaluations=evaluations,
             images=images,
             final_images=len(opened.data.split("search")),
             cost_by=cost_by,
             levels=levels or None,
-            seed=seed,
+            settings=settings,
+            executor=executor,
             profile=measured,
             moments=opened.moments,
             progress=tick,
         )
-    opened.remember_evaluator(atlas.provenance.evaluator)
-    return atlas
+    return atlas, asked
 
 
 def show_front(console: Console, atlas: Atlas, rows: int = 12) -> None:

@@ -18,7 +18,7 @@ from fn3hw.searcher.atlas import Atlas, Point, Provenance
 from fn3hw.searcher.budget import Budget
 from fn3hw.searcher.charge import Charge
 from fn3hw.searcher.evaluator import Evaluator
-from fn3hw.searcher.executors import LocalExecutor
+from fn3hw.searcher.executors import LocalExecutor, open_executor
 from fn3hw.searcher.export import Exported, Exporter, Meter
 from fn3hw.searcher.heuristic import Heuristic
 from fn3hw.searcher.plot import plot_front
@@ -45,6 +45,7 @@ __all__ = [
     "Provenance",
     "SearchData",
     "exporter_of",
+    "open_executor",
     "plot_front",
     "provenance_of",
     "run_search",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from fn3hw.deploy.runtime import available_cores
+from fn3hw.errors import RunError
 from fn3hw.searcher.archive import Archive, Evaluation
 from fn3hw.searcher.atlas import Atlas, Provenance
 from fn3hw.searcher.charge import Charge
@@ -15,10 +18,13 @@ from fn3hw.searcher.executors import LocalExecutor
 from fn3hw.searcher.export import Exporter
 from fn3hw.searcher.heuristic import Heuristic
 from fn3hw.searcher.ledger import Ledger
-from fn3hw.searcher.ports import AccuracyEvaluator, CostPredictor, Executor
+from fn3hw.searcher.ports import AccuracyEvaluator, CostPredictor, Executor, ImageEvaluator
+from fn3hw.searcher.racing import Race
+from fn3hw.space.files import write_text
 from fn3hw.space.subnet import SearchSpace
 
 ARCHIVE = "archive.jsonl"
+KEYS = "evaluators.json"
 CostBy = Literal["latency", "peak", "size", "blocks"]
 
 
@@ -50,6 +56,36 @@ class Progress:
 OnProgress = Callable[[Progress], None]
 
 
+@dataclass(frozen=True, slots=True)
+class EvaluatorKeys:
+    """Which lines of an archive are a run's last search.
+
+    Args:
+        search: key of the evaluator that chose subnets.
+        final: key of the one that the front was verified by; the same where it was not.
+    """
+
+    search: str
+    final: str
+
+
+def evaluator_keys(folder: Path | str) -> EvaluatorKeys:
+    """The keys of the last search of a run.
+
+    Raises:
+        RunError: there was none.
+    """
+    path = Path(folder) / KEYS
+    try:
+        return EvaluatorKeys(**json.loads(path.read_text()))
+    except FileNotFoundError:
+        raise RunError(f"{folder} was not searched yet.", hint=f"Run: fn3hw search {folder} --profile F") from None
+    except (OSError, ValueError, TypeError) as error:
+        raise RunError(
+            f"{path} cannot be read: {error}.", hint=f"Run the search again: fn3hw search {folder} --profile F"
+        ) from error
+
+
 def run_search(
     space: SearchSpace,
     cost: CostPredictor,
@@ -78,7 +114,7 @@ def run_search(
         settings: of the search; by default `Heuristic`, or its plain form where ``cost_by="blocks"``.
         cost_by: what a rung lowers: predicted ``"latency"``, ``"peak"`` memory, file ``"size"``, or kept ``"blocks"``.
         levels: only gates of these levels move; by default all.
-        executor: runs the evaluations; by default in this process.
+        executor: runs the evaluations; by default in this process, one per core side by side.
         final: evaluates the points of the front once more, on more images; their accuracies are those of the atlas.
         exporter: for `Point.export`.
         progress: called after each evaluation.
@@ -91,7 +127,7 @@ def run_search(
     if settings is None:
         settings = Heuristic.plain() if cost_by == "blocks" else Heuristic()
     charge = Charge(space, cost, cost_by, levels=levels)
-    runner = executor if executor is not None else LocalExecutor()
+    runner = executor if executor is not None else LocalExecutor(available_cores())
     with Archive(Path(folder) / ARCHIVE, space, evaluator.key) as archive:
         reporter = _Reporter(progress, settings.evaluations, "search")
         ledger = Ledger(
@@ -101,6 +137,7 @@ def run_search(
             charge=charge,
             budget=settings.evaluations,
             search=settings.identity(charge),
+            race=race_of(settings, evaluator, runner),
             after_each=lambda: reporter.report(ledger),
         )
         settings.run(charge, ledger, reporter.on_rung)
@@ -109,7 +146,16 @@ def run_search(
     if final is not None and final.key != evaluator.key:
         atlas = _verified(atlas, cost, final, charge, runner, folder, progress)
     atlas.save(folder)
+    keys = EvaluatorKeys(evaluator.key, atlas.provenance.evaluator)
+    write_text(Path(folder) / KEYS, json.dumps(asdict(keys), indent=1) + "\n")
     return atlas
+
+
+def race_of(settings: Heuristic, evaluator: AccuracyEvaluator, executor: Executor) -> Race | None:
+    """The race of a search; none where it is not wanted, or where the evaluator says nothing about single images."""
+    if settings.race is None or not isinstance(evaluator, ImageEvaluator):
+        return None
+    return Race(evaluator, executor, behind=settings.race)
 
 
 def _verified(

@@ -1,8 +1,9 @@
 """The archive: every subnet whose accuracy was ever evaluated for a run, one JSON line each, only ever appended to.
 
 A line is ``{"subnet", "accuracy", "key", "seconds", "search"}``: the subnet's id, top-1 accuracy in percent, the key of
-the evaluator, the seconds that the evaluation took and the search that asked for it. A kill leaves at most one torn
-line, which is skipped and evaluated again.
+the evaluator, the seconds that the evaluation took and the search that asked for it. Where the search gave the subnet
+up after some of the images, ``"images"`` says how many; its accuracy is then an estimate, and serves that search alone.
+A kill leaves at most one torn line, which is skipped and evaluated again.
 """
 
 from __future__ import annotations
@@ -21,12 +22,21 @@ from fn3hw.space.subnet import SearchSpace, Subnet
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """One evaluated subnet."""
+    """One evaluated subnet.
+
+    Args:
+        subnet: what was evaluated.
+        accuracy: top-1 in percent.
+        seconds: that the evaluation took.
+        search: that asked for it.
+        images: how many it was given up after, its accuracy being an estimate; None where all were looked at.
+    """
 
     subnet: Subnet
     accuracy: float
     seconds: float
     search: str
+    images: int | None = None
 
 
 class Archive:
@@ -51,6 +61,8 @@ class Archive:
         self._open = False
         self._writing = ExitStack()
         self._by_subnet: dict[Subnet, Evaluation] = {}
+        self._given_up: dict[tuple[Subnet, str], Evaluation] = {}
+        self._began: dict[str, int] = {}
         self._read()
 
     def __len__(self) -> int:
@@ -61,12 +73,17 @@ class Archive:
 
     @property
     def evaluations(self) -> tuple[Evaluation, ...]:
-        """The evaluations in the order in which they were made, each subnet once."""
+        """The evaluations on all images in the order in which they were made, each subnet once."""
         return tuple(self._by_subnet.values())
 
-    def find(self, subnet: Subnet) -> Evaluation | None:
-        """The evaluation of a subnet, or ``None``."""
-        return self._by_subnet.get(subnet)
+    def find(self, subnet: Subnet, search: str | None = None) -> Evaluation | None:
+        """The evaluation of a subnet on all images, or else the one that a search gave up, or ``None``."""
+        found = self._by_subnet.get(subnet)
+        return self._given_up.get((subnet, search)) if found is None and search is not None else found
+
+    def began(self, search: str) -> int:
+        """How many of `evaluations` were there when a search began: all, where it has not begun."""
+        return self._began.get(search, len(self._by_subnet))
 
     def append(self, evaluation: Evaluation) -> None:
         """Add one evaluation; the line is on disk when this returns. A subnet that is there already is left as it is.
@@ -82,7 +99,7 @@ class Archive:
                 f"The accuracy of subnet {evaluation.subnet} is {evaluation.accuracy}, not a percentage from 0 to 100.",
                 hint="Check the network and the data; what was evaluated before is kept.",
             )
-        if evaluation.subnet in self._by_subnet:
+        if self.find(evaluation.subnet, evaluation.search if evaluation.images else None) is not None:
             return
         line = {
             "subnet": evaluation.subnet.id,
@@ -90,9 +107,10 @@ class Archive:
             "key": self.key,
             "seconds": round(evaluation.seconds, 4),
             "search": evaluation.search,
+            **({"images": evaluation.images} if evaluation.images else {}),
         }
         append_line(self.path, json.dumps(line))
-        self._by_subnet[evaluation.subnet] = evaluation
+        self._remember(evaluation)
 
     def __enter__(self) -> Archive:
         """Open for writing, as the only writer, and read what was added since.
@@ -113,6 +131,8 @@ class Archive:
 
     def _read(self) -> None:
         self._by_subnet.clear()
+        self._given_up.clear()
+        self._began.clear()
         self.skipped = 0
         try:
             text = self.path.read_bytes().decode(errors="replace")
@@ -128,6 +148,7 @@ class Archive:
             entry = json.loads(line)
             subnet_id, key, accuracy = str(entry["subnet"]), str(entry["key"]), float(entry["accuracy"])
             seconds, search = float(entry.get("seconds", 0.0)), str(entry.get("search", ""))
+            images = int(entry["images"]) if "images" in entry else None
         except (ValueError, TypeError, KeyError, AttributeError):
             self.skipped += 1
             return
@@ -143,4 +164,11 @@ class Archive:
         except InputError:
             self.skipped += 1
             return
-        self._by_subnet.setdefault(subnet, Evaluation(subnet, accuracy, seconds, search))
+        self._remember(Evaluation(subnet, accuracy, seconds, search, images))
+
+    def _remember(self, evaluation: Evaluation) -> None:
+        self._began.setdefault(evaluation.search, len(self._by_subnet))
+        if evaluation.images is None:
+            self._by_subnet.setdefault(evaluation.subnet, evaluation)
+        else:
+            self._given_up.setdefault((evaluation.subnet, evaluation.search), evaluation)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
+from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any, Literal, Protocol
 
 import numpy as np
+import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
@@ -18,6 +21,8 @@ from fn3hw.errors import InputError
 from fn3hw.space.subnet import SearchSpace, Subnet
 
 _VERSION = 2
+_SESSIONS = 16
+"""Sessions that stay open: those of the candidates that race."""
 _PAD = 4
 """ONNX Runtime on x86 convolves multiples of four channels in its blocked layout, others far more slowly."""
 
@@ -36,7 +41,7 @@ class StatisticsSource(Protocol):
 
 
 class Evaluator:
-    """Evaluates subnets on fixed images. Safe to call from several threads; holds one session per running call.
+    """Evaluates subnets on fixed images. Safe to call from several threads; holds the sessions of a few subnets.
 
     Args:
         supernet: the trained network.
@@ -46,7 +51,8 @@ class Evaluator:
         threads: batches that run side by side in a call; one per core by default.
         batch_size: images per run. Small ones keep the activations in the cache.
         bn: ``"closed-form"`` takes the statistics from ``moments``, ``"stored"`` keeps those of training.
-        calibration: training images that set the ranges of activations, for a network with quantized weights.
+        calibration: training images that set the ranges of activations, so that quantized layers compute on integers;
+            without them, on the fp32 numbers that the integers stand for, which takes half of the time.
 
     Raises:
         InputError: the images do not fit the network or the labels, or there are none.
@@ -77,7 +83,17 @@ class Evaluator:
         self._batch_size = batch_size
         self._threads = threads
         self._calibration = calibration
-        self._options = _session_options()
+        self._sessions: OrderedDict[Subnet, onnxruntime.InferenceSession] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What another process needs: all but the sessions."""
+        return {name: value for name, value in vars(self).items() if name not in ("_sessions", "_lock")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """In another process."""
+        vars(self).update(state)
+        self._sessions, self._lock = OrderedDict(), threading.Lock()
 
     @property
     def space(self) -> SearchSpace:
@@ -105,28 +121,54 @@ class Evaluator:
         text = json.dumps(settings, sort_keys=True)
         return f"{self._supernet.digest[:16]}:{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
+    @property
+    def batch_size(self) -> int:
+        """Images per run."""
+        return self._batch_size
+
     def accuracy(self, subnet: Subnet) -> float:
         """Top-1 accuracy in percent. An image for which the network returns no finite number counts as wrong."""
-        statistics = self._moments.statistics(subnet) if self._moments is not None else None
-        if self._calibration is None:
-            model = self._supernet.slice(subnet, statistics, pad=_PAD, packed=False)
-        else:
-            model = calibrated(self._supernet, subnet, statistics, self._calibration)
-        session = onnxruntime.InferenceSession(
-            model.SerializeToString(), self._options, providers=["CPUExecutionProvider"]
-        )
+        return 100.0 * float(self.right(subnet).mean())
+
+    def right(self, subnet: Subnet, start: int = 0, stop: int | None = None) -> NDArray[np.bool_]:
+        """Whether the subnet is right on each of the images from ``start`` to before ``stop``, by default all.
+
+        Equal to that part of the answer for all images where ``start`` and ``stop`` are multiples of `batch_size`.
+        """
+        stop = self.n_images if stop is None else min(stop, self.n_images)
+        session = self._session(subnet)
         name = session.get_inputs()[0].name
 
-        def right(start: int) -> int:
-            stop = start + self._batch_size
-            logits = session.run(None, {name: self._images[start:stop]})[0]
+        def of_batch(first: int) -> NDArray[np.bool_]:
+            last = min(first + self._batch_size, stop)
+            logits = session.run(None, {name: self._images[first:last]})[0]
             finite = np.isfinite(logits).all(axis=1)
-            return int(((logits.argmax(axis=1) == self._labels[start:stop]) & finite).sum())
+            return np.asarray((logits.argmax(axis=1) == self._labels[first:last]) & finite)
 
         # Whole batches side by side, each on one thread, take less time than threads that share every operator.
-        starts = range(0, self.n_images, self._batch_size)
         with ThreadPoolExecutor(self._threads) as pool:
-            return 100.0 * sum(pool.map(right, starts)) / self.n_images
+            return np.concatenate(list(pool.map(of_batch, range(start, stop, self._batch_size))))
+
+    def _session(self, subnet: Subnet) -> onnxruntime.InferenceSession:
+        """The open session of a subnet, or a new one."""
+        with self._lock:
+            if subnet in self._sessions:
+                self._sessions.move_to_end(subnet)
+                return self._sessions[subnet]
+        session = onnxruntime.InferenceSession(
+            self._model(subnet).SerializeToString(), _session_options(), providers=["CPUExecutionProvider"]
+        )
+        with self._lock:
+            self._sessions[subnet] = session
+            while len(self._sessions) > _SESSIONS:
+                self._sessions.popitem(last=False)
+        return session
+
+    def _model(self, subnet: Subnet) -> onnx.ModelProto:
+        statistics = self._moments.statistics(subnet) if self._moments is not None else None
+        if self._calibration is None:
+            return self._supernet.slice(subnet, statistics, pad=_PAD, packed=False)
+        return calibrated(self._supernet, subnet, statistics, self._calibration)
 
 
 def _session_options() -> onnxruntime.SessionOptions:

@@ -6,7 +6,8 @@ the other half refine: at costs spread over the whole range, the best states kno
 again. Half of a rung's candidates are drawn at random, as the paper does; the others are the ones that a surrogate,
 fitted on all evaluations so far, draws as best (Thompson sampling). Where several levels move, the search first looks
 at each level by itself, all of its gates a third, two thirds, and all of the way down: what one level has to give away
-at once, such as full precision in every layer, single moves rarely find.
+at once, such as full precision in every layer, single moves rarely find. What earlier searches left in the archive
+shortens the descent: where they evaluated as many, all that is left to do is to refine.
 
 With ``guided=0`` and ``refined=0`` this is the paper's plain form; charged by ``"blocks"`` it counts as the paper does.
 """
@@ -48,6 +49,8 @@ class Heuristic:
         guided: share of a rung's candidates that the surrogate chooses.
         refined: share of the evaluations that are spent on refinement.
         pool: proposals per trajectory and kind, of which the surrogate chooses.
+        race: standard errors behind a rival at which a candidate is given up before it has seen all images
+            (`fn3hw.searcher.racing`), or None to evaluate every candidate on all of them.
     """
 
     evaluations: int = 300
@@ -58,6 +61,7 @@ class Heuristic:
     guided: float = 0.5
     refined: float = 0.5
     pool: int = 6
+    race: float | None = 2.0
 
     def __post_init__(self) -> None:
         if self.evaluations < 2:
@@ -66,11 +70,13 @@ class Heuristic:
             raise InputError("A search needs at least one trajectory, one candidate and one proposal.")
         if not 0 < self.window <= 1 or not 0 <= self.guided <= 1 or not 0 <= self.refined <= 1:
             raise InputError("The window lies within (0, 1], the shares guided and refined within [0, 1].")
+        if self.race is not None and not self.race > 0:
+            raise InputError(f"A candidate is given up at a positive number of standard errors, not {self.race}.")
 
     @classmethod
     def plain(cls, *, evaluations: int = 300, seed: int = 0) -> Heuristic:
-        """The paper's form: candidates at random, no refinement."""
-        return cls(evaluations=evaluations, seed=seed, guided=0.0, refined=0.0)
+        """The paper's form: candidates at random, no refinement, all on all images."""
+        return cls(evaluations=evaluations, seed=seed, guided=0.0, refined=0.0, race=None)
 
     def identity(self, charge: Charge) -> str:
         """Digest of the settings and of what is charged: names the search in the archive."""
@@ -127,6 +133,10 @@ class _Run:
         """Rung by rung from the full network to the smallest."""
         per_rung = self.settings.trajectories * self.settings.candidates
         budget = round(self.ledger.left * (1 - self.settings.refined))
+        if self.settings.guided:
+            budget -= len(self.ledger.states) - self.ledger.spent
+        if budget <= 0 < self.settings.refined:
+            return
         n_rungs = max(1, budget // per_rung)
         # The last rung above the smallest: there is nothing to choose at the smallest itself.
         targets = [self._between(high, low, place) for place in np.linspace(1, 0, n_rungs + 2)[1:-1]]

@@ -15,6 +15,7 @@ from fn3hw.errors import RunError
 from fn3hw.searcher.archive import Archive, Evaluation
 from fn3hw.searcher.charge import Charge
 from fn3hw.searcher.ports import AccuracyEvaluator, Executor, FloatArray, IntArray
+from fn3hw.searcher.racing import Race, Runner
 from fn3hw.space.subnet import Subnet
 
 
@@ -30,6 +31,7 @@ class Ledger:
         charge: turns states to subnets.
         budget: the most subnets that this search may ask for, over all its runs.
         search: the identity of this search: equal for an interrupted one and its continuation.
+        race: gives candidates up that are certainly beaten; by default all are evaluated on all images.
         after_each: called after each answer.
     """
 
@@ -42,6 +44,7 @@ class Ledger:
         charge: Charge,
         budget: int,
         search: str,
+        race: Race | None = None,
         after_each: Callable[[], None] = lambda: None,
     ) -> None:
         if archive.key != evaluator.key:
@@ -51,13 +54,16 @@ class Ledger:
         self._executor = executor
         self._charge = charge
         self._search = search
+        self._race = race
         self._after_each = after_each
         self.budget = budget
         self.spent = 0
         self.evaluated = 0
         self._known: dict[bytes, tuple[IntArray, float]] = {}
-        self._free: set[bytes] = set()
-        self._recall_others()
+        self._finished: dict[Subnet, Runner] = {}
+        for evaluation in archive.evaluations[: archive.began(search)]:
+            if evaluation.subnet.is_prefix:
+                self._learn(evaluation)
 
     @property
     def left(self) -> int:
@@ -84,43 +90,49 @@ class Ledger:
         wanted = self._charge.canonical(states)
         wanted = wanted[self.is_new(wanted)][: self.left]
         subnets = [self._charge.subnet(state) for state in wanted]
-        missing = [subnet for subnet in subnets if subnet not in self._archive]
-        for subnet, accuracy, seconds in self._answers(missing):
-            self._archive.append(Evaluation(subnet, accuracy, seconds, self._search))
+        found = {subnet: self._archive.find(subnet, self._search) for subnet in subnets}
+        missing = [subnet for subnet, evaluation in found.items() if evaluation is None]
+        if missing and self._race is not None:
+            # A race that was interrupted is run again as a whole: who is given up depends on all who run.
+            own = {s for s, evaluation in found.items() if evaluation and evaluation.search == self._search}
+            missing = [subnet for subnet in subnets if subnet in own or found[subnet] is None]
+        for subnet, evaluation in found.items():
+            if evaluation is not None and subnet not in missing:
+                self._count(evaluation)
+        for evaluation in self._evaluations(missing):
+            self._archive.append(evaluation)
             self.evaluated += 1
-            self.spent += 1
-            self._learn(subnet, accuracy)
+            self._count(evaluation)
             self._after_each()
-        for subnet in subnets:
-            found = self._archive.find(subnet)
-            if found is not None and subnet not in missing:
-                self.spent += 1
-                self._learn(subnet, found.accuracy)
         # Asked from the archive or from the evaluator, the known states are in the same order.
         for state in wanted:
             key = state.tobytes()
             self._known[key] = self._known.pop(key)
 
-    def _answers(self, subnets: list[Subnet]) -> Iterable[tuple[Subnet, float, float]]:
+    def _count(self, evaluation: Evaluation) -> None:
+        self.spent += 1
+        self._learn(evaluation)
+
+    def _evaluations(self, subnets: list[Subnet]) -> Iterable[Evaluation]:
         if not subnets:
             return
+        if self._race is not None:
+            costs = self._charge.of(np.stack([self._charge.state(subnet) for subnet in subnets]))
+            candidates = [Runner(subnet, float(cost)) for subnet, cost in zip(subnets, costs, strict=True)]
+            for outcome in self._race.run(candidates, list(self._finished.values())):
+                yield Evaluation(outcome.subnet, outcome.accuracy, outcome.seconds, self._search, outcome.images)
+            return
         started = time.perf_counter()
-        results = self._executor.map(self._evaluator.accuracy, subnets)
-        for subnet, accuracy in zip(subnets, results, strict=True):
-            now = time.perf_counter()
-            yield subnet, float(accuracy), now - started
+        for subnet, accuracy in zip(subnets, self._executor.map(self._evaluator.accuracy, subnets), strict=True):
+            yield Evaluation(subnet, float(accuracy), time.perf_counter() - started, self._search)
             started = time.perf_counter()
 
-    def _learn(self, subnet: Subnet, accuracy: float) -> None:
-        state = self._charge.state(subnet)
+    def _learn(self, evaluation: Evaluation) -> None:
+        state, accuracy = self._charge.state(evaluation.subnet), evaluation.accuracy
         self._known[state.tobytes()] = (state, accuracy)
-
-    def _recall_others(self) -> None:
-        for evaluation in self._archive.evaluations:
-            if evaluation.search == self._search:
-                break
-            if evaluation.subnet.is_prefix:
-                self._learn(evaluation.subnet, evaluation.accuracy)
+        if self._race is not None and evaluation.images is None:
+            cost = float(self._charge.of(state[None])[0])
+            self._finished[evaluation.subnet] = Runner(evaluation.subnet, cost, accuracy)
 
 
 def first_seen(states: IntArray, known: Collection[bytes]) -> list[bool]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,8 @@ from fn3hw.space.subnet import Subnet
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class AccuracyEvaluator(Protocol):
@@ -25,6 +27,25 @@ class AccuracyEvaluator(Protocol):
 
     def accuracy(self, subnet: Subnet) -> float:
         """Top-1 accuracy in percent, 0 to 100."""
+        ...
+
+
+@runtime_checkable
+class ImageEvaluator(AccuracyEvaluator, Protocol):
+    """An evaluator that also says on which images a subnet is right, so that subnets can race."""
+
+    @property
+    def n_images(self) -> int:
+        """Images that an accuracy is the mean of."""
+        ...
+
+    @property
+    def batch_size(self) -> int:
+        """Parts of the images begin and end at multiples of it."""
+        ...
+
+    def right(self, subnet: Subnet, start: int = 0, stop: int | None = None) -> NDArray[np.bool_]:
+        """Whether the subnet is right on each of the images from ``start`` to before ``stop``."""
         ...
 
 
@@ -49,10 +70,10 @@ class SearchData(Protocol):
 
 
 class Executor(Protocol):
-    """Runs a function over subnets, here or elsewhere."""
+    """Runs a function over items, such as subnets, here or elsewhere."""
 
-    def map(self, function: Callable[[Subnet], float], subnets: Iterable[Subnet]) -> Iterator[float]:
-        """Yield the results in the order of ``subnets``, each as soon as it and those before it are there."""
+    def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+        """Yield the results in the order of ``items``, each as soon as it and those before it are there."""
         ...
 
 

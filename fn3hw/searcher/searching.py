@@ -64,12 +64,13 @@ def search(
             paper's plain form.
         levels: search these levels alone; gates of the others stay whole. By default all.
         images: of the search split, per evaluation.
-        final_images: evaluate the front once more on so many images, where the split has more than ``images``.
+        final_images: evaluate the front once more on so many images, where the split has more than ``images``. That of
+            a network with quantized weights is always evaluated once more, with layers that compute on integers.
         profile: what the cost model was fitted on; by default ``cost.profile``. Exports are measured against it.
         device: label of the device; by default taken from the profile.
         moments: of the network; by default collected from the training data.
         settings: instead of ``evaluations`` and ``seed``.
-        executor: runs the evaluations; by default in this process.
+        executor: runs the evaluations; by default in this process, one per core side by side.
         threads: threads of ONNX Runtime per evaluation; one per core by default.
         progress: called after each evaluation.
 
@@ -89,10 +90,10 @@ def search(
         supernet = supernet.with_blockwise(profile.blockwise)
     if moments is None:
         moments = Moments.collect(supernet, data.arrays("train", _MOMENT_IMAGES)[0], threads=threads)
-    evaluator = evaluator_of(supernet, moments, data, "search", images, threads=threads)
+    evaluator = evaluator_of(supernet, moments, data, "search", images, integers=False, threads=threads)
     final = None
-    if final_images is not None and final_images > images:
-        final = evaluator_of(supernet, moments, data, "search", final_images, threads=threads)
+    if supernet.quantizers or (final_images or 0) > images:
+        final = evaluator_of(supernet, moments, data, "search", max(images, final_images or 0), threads=threads)
     if settings is None:
         make = Heuristic.plain if cost_by == "blocks" else Heuristic
         settings = make(evaluations=evaluations, seed=seed)
@@ -119,10 +120,15 @@ def evaluator_of(
     split: str,
     images: int | None,
     *,
+    integers: bool = True,
     threads: int | None = None,
 ) -> Evaluator:
-    """Evaluates on the first images of a split, by default all; quantized weights as the integers that they are."""
-    calibration = data.arrays("train", _CALIBRATION_IMAGES)[0] if supernet.quantizers else None
+    """Evaluates on the first images of a split, by default all.
+
+    Quantized layers compute on integers, as in the exported file, or else on the numbers that these stand for: that
+    takes half of the time, and ranks subnets alike.
+    """
+    calibration = data.arrays("train", _CALIBRATION_IMAGES)[0] if supernet.quantizers and integers else None
     return Evaluator(supernet, moments, *data.arrays(split, images), threads=threads, calibration=calibration)
 
 

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
+from scipy.stats import norm
 
 from fn3hw.space.gate import Gate
 from fn3hw.space.subnet import SearchSpace, Subnet
@@ -104,3 +106,27 @@ class SyntheticAccuracy:
             return 100 * p
         seed = int(hashlib.sha256(subnet.id.encode()).hexdigest()[:8], 16)
         return 100 * float(np.random.default_rng(seed).binomial(self.images, p)) / self.images
+
+
+class SyntheticImages(SyntheticAccuracy):
+    """Also says which images a subnet is right on; most are as hard for one subnet as for another."""
+
+    batch_size = 16
+
+    def __init__(self, space: SearchSpace, *, seed: int = 0, n_images: int = 1000, shared: float = 0.9) -> None:
+        super().__init__(space, seed=seed, images=n_images)
+        self.n_images = n_images
+        self.seen = 0
+        self._share = shared
+        self._hardness = np.random.default_rng(seed).standard_normal(n_images)
+
+    def right(self, subnet: Subnet, start: int = 0, stop: int | None = None) -> NDArray[np.bool_]:
+        self.calls += 1
+        stop = self.n_images if stop is None else stop
+        self.seen += stop - start
+        own = np.random.default_rng(int(hashlib.sha256(subnet.id.encode()).hexdigest()[:8], 16))
+        hardness = self._share * self._hardness + np.sqrt(1 - self._share**2) * own.standard_normal(self.n_images)
+        return np.asarray(norm.cdf(hardness) < self.expected(subnet) / 100)[start:stop]
+
+    def accuracy(self, subnet: Subnet) -> float:
+        return 100 * float(self.right(subnet).mean())

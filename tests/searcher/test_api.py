@@ -49,7 +49,7 @@ def search(folder: Path, evaluator: SyntheticAccuracy, **options: object) -> Atl
         evaluator,
         MADE_FROM,
         folder=folder,
-        **{"settings": SETTINGS, **options},  # type: ignore[arg-type]
+        **{"settings": SETTINGS, "executor": LocalExecutor(), **options},  # type: ignore[arg-type]
     )
 
 
