@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class Fn3hwError(Exception):
@@ -38,6 +39,17 @@ class Fn3hwError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message}\n{self.hint}" if self.hint else self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """How an error reaches this process from a worker on another machine."""
+        return _received, (type(self), self.args, vars(self))
+
+
+def _received(kind: type[Fn3hwError], args: tuple[Any, ...], state: dict[str, Any]) -> Fn3hwError:
+    error = kind.__new__(kind)
+    error.args = args
+    vars(error).update(state)
+    return error
 
 
 class InputError(Fn3hwError, ValueError):

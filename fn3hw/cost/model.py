@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from fn3hw.cost.audit import Audit, audit
 from fn3hw.cost.basis import FloatArray, Rule
@@ -134,6 +135,19 @@ class CostModel:
         )
         index = pd.Index([subnet.id for subnet in subnets], name="subnet", dtype=object)
         return pd.DataFrame(dict(zip(COLUMNS, values, strict=True)), index=index)
+
+    def costs(self, counts: NDArray[np.int64]) -> FloatArray:
+        """Costs of ordered subnets without intervals, as fast as a search wants them.
+
+        Args:
+            counts: first blocks that each gate keeps, in the order of the space, shape (n, G).
+
+        Returns:
+            latency_ms, peak_mib and size_mib, shape (n, 3); as `predict` gives them.
+        """
+        states = self._encoder.ordered(counts)
+        each = (self._latency.predict(states), self._peak.predict(states), self._size.predict(states))
+        return np.stack(each, axis=1)
 
     def disagreement(self, subnets: Iterable[Subnet]) -> FloatArray:
         """How the fits that each left out one measured subnet predict others: shape (measured, subnets).

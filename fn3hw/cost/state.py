@@ -76,6 +76,11 @@ class Encoder:
             branches[i] = [bits[j] >> block & 1 for j, block in self._bits]
         return States(counts, branches)
 
+    def ordered(self, counts: NDArray[np.int64]) -> States:
+        """Subnets that keep the first blocks of each gate, by their counts of shape (n, G)."""
+        columns, blocks = np.array(self._bits, dtype=np.int64).reshape(-1, 2).T
+        return States(counts.astype(np.float64), counts[:, columns] > blocks)
+
     def parse(self, ids: Sequence[str]) -> States:
         """Subnets by their ids."""
         return self.encode(self.space.parse(one) for one in ids)

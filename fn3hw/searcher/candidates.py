@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from fn3hw.searcher.charge import Charge
+from fn3hw.searcher.knapsack import solved
 from fn3hw.searcher.ports import FloatArray, IntArray
 from fn3hw.searcher.surrogate import Surrogate
 
@@ -42,12 +43,26 @@ class Walker:
         self, starts: IntArray, target: float, surrogate: Surrogate, rng: np.random.Generator, spread: float = 0.5
     ) -> IntArray:
         """Walks down by expected loss per saved cost, with log-normal noise of scale ``spread`` per gate."""
-        loss = self._losses(surrogate)
+        loss = self.losses(surrogate)
         orders = []
         for state in starts:
             noise = np.exp(spread * rng.standard_normal(len(state)))
             orders.append(self._down(state, self.charge.lowest, self._price(state, loss, noise)))
         return self._cut(starts, orders, target)
+
+    def exact(
+        self, starts: IntArray, target: float, surrogate: Surrogate, rng: np.random.Generator, spread: float = 0.5
+    ) -> IntArray:
+        """The states with the least sum of expected losses of single gates, solved as a knapsack around (n, G) states.
+
+        Losses have log-normal noise of scale ``spread`` per gate. States that nothing is found around are left out.
+        """
+        losses, found = self.losses(surrogate), []
+        for state in starts:
+            noise = np.exp(spread * rng.standard_normal(len(state)))
+            found.append(solved(self.charge, [n * one for n, one in zip(noise, losses, strict=True)], state, target))
+        kept = [state for state in found if state is not None]
+        return np.array(kept, dtype=np.int64).reshape(-1, starts.shape[1])
 
     def raised(self, starts: IntArray, rng: np.random.Generator, share: float) -> IntArray:
         """States with a random ``share`` of the moves undone that led from the full network to (n, G) states."""
@@ -111,7 +126,8 @@ class Walker:
             used += len(ladder) - 1
         return price
 
-    def _losses(self, surrogate: Surrogate) -> list[FloatArray]:
+    def losses(self, surrogate: Surrogate) -> list[FloatArray]:
+        """Expected loss that each rung of each gate's ladder adds by itself."""
         free = np.maximum(self.charge.sizes - self.charge.lowest, 1)
         tables = []
         for g, ladder in enumerate(self.charge.ladders):

@@ -6,13 +6,13 @@ that costs no less than a larger one is never worth visiting.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import numpy as np
 
 from fn3hw.errors import InputError, UnknownName
-from fn3hw.searcher.ports import CostPredictor, FloatArray, IntArray
+from fn3hw.searcher.ports import CostPredictor, CountsPredictor, FloatArray, IntArray
 from fn3hw.space.subnet import SearchSpace, Subnet
 
 COLUMNS: Final = {"latency": "latency_ms", "peak": "peak_mib", "size": "size_mib"}
@@ -110,14 +110,18 @@ class Charge:
         keys = [row.tobytes() for row in canonical]
         new = {key: row for key, row in zip(keys, canonical, strict=True) if key not in self._known}
         if new:
-            values = self._predict([self.subnet(row) for row in new.values()])[:, list(COLUMNS).index(self.by)]
+            values = self._predict(np.array(list(new.values())))[:, list(COLUMNS).index(self.by)]
             if not (np.isfinite(values).all() and (values > 0).all()):
                 raise InputError(f"The cost model predicts a {self.by} that is no positive number.")
             self._known.update(zip(new, values.tolist(), strict=True))
         return np.array([self._known[key] for key in keys], dtype=np.float64)
 
-    def _predict(self, subnets: Sequence[Subnet]) -> FloatArray:
+    def _predict(self, states: IntArray) -> FloatArray:
+        """All costs of (n, G) states, in the order of `COLUMNS`, shape (n, 3)."""
         assert self._cost is not None
+        if isinstance(self._cost, CountsPredictor):
+            return self._cost.costs(states)
+        subnets = [self.subnet(row) for row in states]
         return self._cost.predict(subnets)[list(COLUMNS.values())].to_numpy(dtype=np.float64)
 
     def _find_inside(self) -> Iterator[tuple[int, int, IntArray]]:
@@ -139,7 +143,7 @@ class Charge:
             return set()
         states = np.repeat(base[None], len(gates) + 1, axis=0)
         states[np.arange(len(gates)), gates] = self.lowest[gates]
-        costs = np.nan_to_num(self._predict([self.subnet(row) for row in states]))
+        costs = np.nan_to_num(self._predict(states))
         moved = np.abs(costs[:-1] - costs[-1]) > _SAME * np.abs(costs[-1])
         return {int(g) for g, row in zip(gates, moved, strict=True) if row.any()}
 

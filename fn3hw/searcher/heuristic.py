@@ -49,6 +49,7 @@ class Heuristic:
         guided: share of a rung's candidates that the surrogate chooses.
         refined: share of the evaluations that are spent on refinement.
         pool: proposals per trajectory and kind, of which the surrogate chooses.
+        exact: further proposals per target, solved as a knapsack (`fn3hw.searcher.knapsack`).
         race: standard errors behind a rival at which a candidate is given up before it has seen all images
             (`fn3hw.searcher.racing`), or None to evaluate every candidate on all of them.
     """
@@ -61,13 +62,16 @@ class Heuristic:
     guided: float = 0.5
     refined: float = 0.5
     pool: int = 6
+    exact: int = 0
     race: float | None = 2.0
 
     def __post_init__(self) -> None:
         if self.evaluations < 2:
             raise InputError(f"A search needs at least 2 evaluations, not {self.evaluations}.")
-        if self.trajectories < 1 or self.candidates < 1 or self.pool < 1:
-            raise InputError("A search needs at least one trajectory, one candidate and one proposal.")
+        if self.trajectories < 1 or self.candidates < 1 or self.pool < 1 or self.exact < 0:
+            raise InputError(
+                "A search needs at least one trajectory, one candidate and one proposal; exact is no less than 0."
+            )
         if not 0 < self.window <= 1 or not 0 <= self.guided <= 1 or not 0 <= self.refined <= 1:
             raise InputError("The window lies within (0, 1], the shares guided and refined within [0, 1].")
         if self.race is not None and not self.race > 0:
@@ -166,7 +170,8 @@ class _Run:
         if surrogate is None:
             return self._new(random)[:n] if self.settings.guided else self._spread(random, n)
         guided = self.walker.guided(starts, target, surrogate, self.rng)
-        pool = self._new(np.concatenate([guided, random]))
+        exact = self.walker.exact(starts[: self.settings.exact], target, surrogate, self.rng)
+        pool = self._new(np.concatenate([exact, guided, random]))
         picked = self._thompson(pool, surrogate, round(n * self.settings.guided))
         rest = self._new(np.concatenate([picked, random]))[len(picked) :]
         return np.concatenate([picked, self._spread(rest, n - len(picked))])
@@ -237,7 +242,8 @@ class _Run:
         starts = self.walker.raised(starts, self.rng, float(self.rng.uniform(0.05, 0.5)))
         guided = self.walker.guided(starts, target, surrogate, self.rng)
         random = self.walker.random(starts[::4], target, self.charge.bottom, self.rng)
-        pool = self._new(np.concatenate([guided, random]))
+        exact = self.walker.exact(parents[: self.settings.exact], target, surrogate, self.rng)
+        pool = self._new(np.concatenate([exact, guided, random]))
         near = pool[self.charge.of(pool) >= 0.9 * target] if len(pool) else pool
         return self._thompson(near if len(near) else pool, surrogate, 1)
 

@@ -61,6 +61,15 @@ class CostPredictor(Protocol):
         ...
 
 
+@runtime_checkable
+class CountsPredictor(CostPredictor, Protocol):
+    """A cost predictor that takes counts as they are; a search asks it some thousand times for each evaluation."""
+
+    def costs(self, counts: IntArray) -> FloatArray:
+        """latency_ms, peak_mib and size_mib of ordered subnets of (n, G) counts, shape (n, 3); as `predict`."""
+        ...
+
+
 class SearchData(Protocol):
     """A data set with a split held out to choose subnets on; `fn3hw.training.Data` is one."""
 

@@ -91,6 +91,14 @@ def test_intervals_cover():
     assert 0.84 < np.mean(covered) < 0.97
 
 
+def test_costs_by_counts_are_those_by_subnet(cost):
+    rng = np.random.default_rng(4)
+    subnets = [cost.space.full(), cost.space.smallest(), *(cost.space.random(rng, prefix=True) for _ in range(50))]
+    counts = np.array([list(subnet.counts.values()) for subnet in subnets])
+    expected = cost.predict(subnets)[["latency_ms", "peak_mib", "size_mib"]].to_numpy()
+    np.testing.assert_array_equal(cost.costs(counts), expected)
+
+
 def test_fitted_rows_are_predicted_within_noise(cost, profile):
     measured = [SPACE.parse(m.subnet) for m in profile.fitted]
     ratio = np.array([m.ratio for m in profile.fitted])

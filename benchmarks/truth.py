@@ -1,0 +1,134 @@
+"""A small space enumerated completely: the cost and the accuracy of every subnet, so that regret is known exactly.
+
+The space is that of a run, along the ladders of counts that its cost model gives. What is kept is a table with a row
+per subnet: counts, predicted costs, and accuracy on the images that a search would see.
+Usage: python benchmarks/truth.py RUN PROFILE; goes on with RUN/truth.jsonl, writes results/truth.csv
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from report import RESULTS, report
+
+from fn3hw.cli.console import Console
+from fn3hw.cli.runs import OpenRun
+from fn3hw.cost import fit_cost
+from fn3hw.profiler import Profile
+from fn3hw.searcher import Archive, Charge, Evaluation, LocalExecutor
+from fn3hw.searcher.charge import COLUMNS
+from fn3hw.searcher.ports import FloatArray, IntArray
+from fn3hw.searcher.searching import evaluator_of
+from fn3hw.space.files import write_text
+from fn3hw.space.gate import Gate
+from fn3hw.space.subnet import SearchSpace, Subnet
+
+TABLE = RESULTS / "truth.csv"
+IMAGES = 2000
+MOST = 20_000
+
+
+def main() -> None:
+    opened, profile = OpenRun(Path(sys.argv[1]), Console(as_json=False)), Profile.read(sys.argv[2])
+    supernet = opened.supernet.with_blockwise(profile.blockwise)
+    cost = fit_cost(profile)
+    charge = Charge(supernet.space, cost)
+    combinations = int(np.prod([len(ladder) for ladder in charge.ladders]))
+    if combinations > MOST:
+        raise SystemExit(f"{combinations} combinations are too many to enumerate; at most {MOST}.")
+    states = np.array(list(product(*charge.ladders)), dtype=np.int64)
+    evaluator = evaluator_of(supernet, opened.moments, opened.data, "search", IMAGES, integers=False)
+    subnets = [charge.subnet(state) for state in charge.canonical(states)]
+    with Archive(opened.folder / "truth.jsonl", supernet.space, evaluator.key) as archive:
+        missing = [subnet for subnet in dict.fromkeys(subnets) if subnet not in archive]
+        for done, (subnet, accuracy) in enumerate(
+            zip(missing, LocalExecutor(2).map(evaluator.accuracy, missing), strict=True), 1
+        ):
+            archive.append(Evaluation(subnet, accuracy, 0.0, "truth"))
+            if done % 100 == 0:
+                print(done, len(missing), file=sys.stderr)
+        known = {evaluation.subnet: evaluation.accuracy for evaluation in archive.evaluations}
+    real = np.array([charge.state(subnet) for subnet in known])
+    table = pd.DataFrame(real, columns=[gate.name for gate in supernet.space])
+    table[list(COLUMNS.values())] = cost.costs(real)
+    table["accuracy"] = list(known.values())
+    gates = supernet.space.to_json()
+    write_text(TABLE, f"# {json.dumps(gates)}\n{table.to_csv(index=False, float_format='%.6g')}")
+    report(
+        "truth",
+        {
+            "network": opened.run.recipe.network.model_dump(mode="json", exclude_defaults=True),
+            "gates": len(gates),
+            "rungs": [len(ladder) for ladder in charge.ladders],
+            "combinations": combinations,
+            "subnets": len(known),
+            "images": IMAGES,
+            "latency_ms": [float(table.latency_ms.min()), float(table.latency_ms.max())],
+            "accuracy": [float(table.accuracy.min()), float(table.accuracy.max())],
+        },
+    )
+
+
+class Truth:
+    """The table, as a cost model and as an evaluator that a search can ask.
+
+    What is inside a removed block may have any count: the table has it whole.
+
+    Args:
+        path: of the table.
+    """
+
+    def __init__(self, path: Path = TABLE) -> None:
+        head, _, _ = path.read_text().partition("\n")
+        self.space = SearchSpace(Gate(**gate) for gate in json.loads(head.removeprefix("# ")))
+        self._names = [gate.name for gate in self.space]
+        self.table = pd.read_csv(path, skiprows=1)
+        counts = self.table[self._names].to_numpy(dtype=np.int64)
+        self._row = {row.tobytes(): number for number, row in enumerate(counts)}
+        self._costs = self.table[list(COLUMNS.values())].to_numpy(dtype=np.float64)
+        self._accuracy = self.table["accuracy"].to_numpy(dtype=np.float64)
+
+    @property
+    def key(self) -> str:
+        """As of an evaluator."""
+        return "truth:1"
+
+    def accuracy(self, subnet: Subnet) -> float:
+        """Of a subnet in percent."""
+        return float(self._accuracy[self._of(np.array([list(subnet.counts.values())]))[0]])
+
+    def costs(self, counts: IntArray) -> FloatArray:
+        """Of (n, G) counts, shape (n, 3)."""
+        return self._costs[self._of(counts)]
+
+    def predict(self, subnets: Sequence[Subnet]) -> pd.DataFrame:
+        """As a cost model; intervals of no width."""
+        counts = np.array([list(subnet.counts.values()) for subnet in subnets], dtype=np.int64)
+        found = pd.DataFrame(self.costs(counts), columns=list(COLUMNS.values()), index=[s.id for s in subnets])
+        return found.assign(latency_ms_low=found.latency_ms, latency_ms_high=found.latency_ms)
+
+    def steps(self, gate: str) -> list[int]:
+        """Counts of a gate, descending."""
+        return sorted((int(count) for count in self.table[gate].unique()), reverse=True)
+
+    def best_within(self, budget: float) -> float:
+        """The highest accuracy at a cost of at most a budget."""
+        return float(self._accuracy[self._costs[:, 0] <= budget].max())
+
+    def _of(self, counts: IntArray) -> list[int]:
+        real = np.array(counts, dtype=np.int64)
+        for g, gate in enumerate(self.space):
+            if gate.level == "layer":
+                inside = [i for i, name in enumerate(self._names) if name.startswith(f"{gate.name}.")]
+                real[np.ix_(real[:, g] == 0, inside)] = [self.space.gates[i].size for i in inside]
+        return [self._row[row.tobytes()] for row in real]
+
+
+if __name__ == "__main__":
+    main()
