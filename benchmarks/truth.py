@@ -26,7 +26,6 @@ from fn3hw.searcher.charge import COLUMNS
 from fn3hw.searcher.ports import FloatArray, IntArray
 from fn3hw.searcher.searching import evaluator_of
 from fn3hw.space.files import write_text
-from fn3hw.space.gate import Gate
 from fn3hw.space.subnet import SearchSpace, Subnet
 
 TABLE = RESULTS / "truth.csv"
@@ -59,7 +58,10 @@ def main() -> None:
     table[list(COLUMNS.values())] = cost.costs(real)
     table["accuracy"] = list(known.values())
     gates = supernet.space.to_json()
-    write_text(TABLE, f"# {json.dumps(gates)}\n{table.to_csv(index=False, float_format='%.6g')}")
+    inside = [(int(gate), int(count), members.tolist()) for gate, count, members in charge.inside]
+    write_text(
+        TABLE, f"# {json.dumps({'gates': gates, 'inside': inside})}\n{table.to_csv(index=False, float_format='%.6g')}"
+    )
     report(
         "truth",
         {
@@ -86,7 +88,9 @@ class Truth:
 
     def __init__(self, path: Path = TABLE) -> None:
         head, _, _ = path.read_text().partition("\n")
-        self.space = SearchSpace(Gate(**gate) for gate in json.loads(head.removeprefix("# ")))
+        known = json.loads(head.removeprefix("# "))
+        self.space = SearchSpace.from_json(known["gates"])
+        self._inside = known["inside"]
         self._names = [gate.name for gate in self.space]
         self.table = pd.read_csv(path, skiprows=1)
         counts = self.table[self._names].to_numpy(dtype=np.int64)
@@ -123,10 +127,9 @@ class Truth:
 
     def _of(self, counts: IntArray) -> list[int]:
         real = np.array(counts, dtype=np.int64)
-        for g, gate in enumerate(self.space):
-            if gate.level == "layer":
-                inside = [i for i, name in enumerate(self._names) if name.startswith(f"{gate.name}.")]
-                real[np.ix_(real[:, g] == 0, inside)] = [self.space.gates[i].size for i in inside]
+        for gate, count, inside in self._inside:
+            rows = np.flatnonzero(counts[:, gate] == count)
+            real[np.ix_(rows, inside)] = [self.space.gates[i].size for i in inside]
         return [self._row[row.tobytes()] for row in real]
 
 

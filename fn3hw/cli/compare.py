@@ -10,11 +10,11 @@ import numpy as np
 import typer
 
 from fn3hw.cli.console import Console
-from fn3hw.cli.options import AsJson, ProfileFile, RunFolder
+from fn3hw.cli.options import Address, AsJson, ExecutorName, ProfileFile, RunFolder
 from fn3hw.cli.runs import OpenRun
 from fn3hw.cost import fit_cost
 from fn3hw.errors import InputError
-from fn3hw.searcher import Charge
+from fn3hw.searcher import Charge, open_executor
 from fn3hw.searcher.searching import evaluator_of
 
 BUDGETS = 10
@@ -34,6 +34,8 @@ def compare(
         typer.Option("--latency-ms", help="A budget; may be repeated. By default 10."),
     ] = None,
     images: Annotated[int, typer.Option(min=1, help="Images per evaluation, of the search split.")] = 1000,
+    executor: ExecutorName = "local",
+    address: Address = None,
     output: Annotated[Path | None, typer.Option(help="Folder for plays and report; by default RUN/compare.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -58,8 +60,8 @@ def compare(
     )
     evaluator = evaluator_of(supernet, opened.moments, opened.data, "search", images, integers=False)
     folder = output or run / "compare"
-    contest = Contest(rules, charge, evaluator, folder)
-    with console.progress("comparing") as ticker:
+    with open_executor(executor, address) as runner, console.progress("comparing") as ticker:
+        contest = Contest(rules, charge, evaluator, folder, executor=runner)
         plays = contest.play(
             lambda p: ticker.tick(p.done, p.total, p.seconds_left, f"{p.method}, seed {p.seed}, {p.evaluations}")
         )

@@ -92,25 +92,29 @@ class OpenRun:
     def atlas(self, profile: Profile, cost: CostModel | None = None) -> Atlas:
         """The atlas for a profile: from its file, or made anew from the archive without one evaluation.
 
-        The file of a search knows the front as it was verified. An atlas for another profile is made from all that the
-        search evaluated: another device has another front.
+        For the profile of the last search, it is the front as it was verified; for another one, made from all that was
+        evaluated, since another device has another front.
 
         Raises:
             RunError: nothing was searched yet.
         """
         cost = cost or fit_cost(profile)
         keys = evaluator_keys(self.folder)
-        provenance = provenance_of(self.supernet, cost, profile, keys.final)
+        made_from = provenance_of(self.supernet, cost, profile, keys.final)
         exporter = exporter_of(self.supernet, self.data, profile)
-        path = self.folder / provenance.file_name
+        path = self.folder / made_from.file_name
         if path.is_file():
             try:
-                return Atlas.load(path, self.supernet.space, expected=provenance, exporter=exporter)
+                return Atlas.load(path, self.supernet.space, expected=made_from, exporter=exporter)
             except RunError as error:
                 self.console.say(f"{error.message} It is made anew from the archive.")
-        provenance = replace(provenance, evaluator=keys.search)
-        archive = Archive(self.folder / ARCHIVE, self.supernet.space, keys.search)
-        return Atlas.build(archive.evaluations, cost, provenance, space=self.supernet.space, exporter=exporter)
+        if made_from.profile != keys.profile:
+            made_from = replace(made_from, evaluator=keys.search)
+        archive = Archive(self.folder / ARCHIVE, self.supernet.space, made_from.evaluator)
+        atlas = Atlas.build(archive.evaluations, cost, made_from, space=self.supernet.space, exporter=exporter)
+        if made_from.evaluator == keys.final:
+            atlas.save(self.folder)
+        return atlas
 
 
 def onnx_accuracy(model: bytes, data: Data, split: str, *, limit: int | None = None) -> float:

@@ -557,8 +557,8 @@ def pin(runtime: Header) -> int | None:
 def kernels(request: Header, models: dict[str, str], _: bytes) -> Answer:
     """Time per kernel from ONNX Runtime's own profile, in order of execution: names, operators and microseconds.
 
-    The time of a kernel is its mean over the fastest quarter of the runs: what disturbs makes a run slower, never
-    faster, and the profile counts whole microseconds, so that a quantile would be too coarse for short kernels.
+    Every kernel has its own fastest runs, since a disturbance seldom spares a whole run: see `undisturbed`. Runs come in
+    bursts with naps between them, so that a neighbour that is busy for a second does not spoil them all.
     """
     plan = request["plan"]
     wait_for_turn(request.get("busy_s", BUSY_S))
@@ -573,12 +573,17 @@ def kernels(request: Header, models: dict[str, str], _: bytes) -> Answer:
         while warm < plan["warmup_runs"] or time.perf_counter() - start < plan["kernel_warmup_s"]:
             run()
             warm += 1
-        start, timed = time.perf_counter(), 0
-        while timed < plan["kernel_runs"] or (
-            time.perf_counter() - start < plan["kernel_s"] and timed < plan["max_kernel_runs"]
-        ):
-            run()
-            timed += 1
+        timed = 0
+        for burst in range(1, plan["kernel_bursts"] + 1):
+            if burst > 1:
+                time.sleep(plan["kernel_nap_s"])
+            start, share = time.perf_counter(), burst / plan["kernel_bursts"]
+            while timed < share * plan["kernel_runs"] or (
+                time.perf_counter() - start < plan["kernel_s"] / plan["kernel_bursts"]
+                and timed < share * plan["max_kernel_runs"]
+            ):
+                run()
+                timed += 1
         path = session.end_profiling()
         with open(path, encoding="utf-8") as file:
             events = json.load(file)
@@ -595,11 +600,18 @@ def summarise(events: list[Header], timed: int) -> list[list[Any]]:
         arguments = event.get("args", {})
         key = (name[: -len("_kernel_time")], arguments.get("op_name", ""), arguments.get("provider", ""))
         durations.setdefault(key, []).append(event["dur"])
-    last = {key: values[-timed:] for key, values in durations.items()}
-    columns = list(last.values())
-    totals = [sum(values[run] for values in columns) for run in range(min(map(len, columns), default=0))]
-    fastest = sorted(range(len(totals)), key=totals.__getitem__)[: max(1, len(totals) // 4)]
-    return [[*key, round(sum(values[i] for i in fastest) / len(fastest), 3)] for key, values in last.items()]
+    return [[*key, round(undisturbed(values[-timed:]), 3)] for key, values in durations.items()]
+
+
+def undisturbed(durations: list[int]) -> float:
+    """Mean of the durations that are at most a microsecond, or 2%, above the shortest one.
+
+    What disturbs a kernel makes it slower, never faster. Durations are whole microseconds: where the time lies between
+    two of them is seen in how often each occurs.
+    """
+    limit = max(min(durations) + 1, 1.02 * min(durations))
+    fast = [duration for duration in durations if duration <= limit]
+    return sum(fast) / len(fast)
 
 
 def peak_memory(request: Header, models: dict[str, str], _: bytes) -> Answer:

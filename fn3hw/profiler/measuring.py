@@ -2,8 +2,7 @@
 
 A round times every candidate once, each in a fresh process, in an order of its own, in alternation with one fixed
 reference subnet. What is kept is the *ratio* of the two: what slows the machine down slows both. The ratio of a
-candidate is the median over the rounds of the ratio of the lower deciles (see `fn3hw.profiler.statistics`). Where one
-thread does all the work, samples are taken on that thread's own clock (see `Runtime.clock`). An emulated device may
+candidate is taken from the fastest samples of its rounds (see `fn3hw.profiler.statistics`). Where one thread does all the work, samples are taken on that thread's own clock (see `Runtime.clock`). An emulated device may
 count instructions instead: these repeat, so that one round of few samples is enough (`COUNTED`).
 """
 
@@ -29,12 +28,13 @@ the point where they empty the caches between any two samples."""
 class Effort:
     """How much measuring is enough.
 
-    A round ends when the fastest samples of both models agree, which takes longer where something disturbs it.
+    A round ends when the fastest samples of both models agree, which takes longer where something disturbs it. Many
+    short rounds are worth more than few long ones: a neighbour that is busy spoils a second, not all of them.
 
     Args:
         rounds: fresh processes per candidate.
         extra_rounds: further ones for a candidate whose rounds disagree, at most; all candidates together get at most
-            half as many extra rounds as planned ones.
+            a quarter as many extra rounds as planned ones.
         agreement: mean relative difference between two rounds above which they disagree.
         retries: how often a disturbed round of one candidate is measured again.
         warmup_runs: runs of each model before the first sample, at least.
@@ -50,33 +50,41 @@ class Effort:
         kernel_warmup_s: seconds of warming up before kernels are timed.
         kernel_runs: runs that kernels are timed over, at least.
         kernel_s: seconds that kernels are timed for, at least.
+        kernel_bursts: parts that these runs come in.
+        kernel_nap_s: seconds between two of them.
         max_kernel_runs: runs that kernels are timed over, at most.
 
     Raises:
         InputError: a value is out of range.
     """
 
-    rounds: int = 3
+    rounds: int = 6
     extra_rounds: int = 3
-    agreement: float = 0.02
+    agreement: float = 0.03
     retries: int = 2
     warmup_runs: int = 10
-    warmup_s: float = 0.3
-    min_samples: int = 20
-    seconds: float = 0.2
+    warmup_s: float = 0.15
+    min_samples: int = 10
+    seconds: float = 0.15
     settled: float = 0.01
     max_samples: int = 2000
-    max_s: float = 1.0
+    max_s: float = 0.5
     quiet_wait_s: float = 2.0
     min_sample_us: float = 100.0
     kernel_warmup_s: float = 0.1
-    kernel_runs: int = 50
-    kernel_s: float = 0.15
+    kernel_runs: int = 30
+    kernel_s: float = 0.4
+    kernel_bursts: int = 4
+    kernel_nap_s: float = 0.15
     max_kernel_runs: int = 500
 
     def __post_init__(self) -> None:
         wrong = [name for name, value in asdict(self).items() if not 0 <= value < float("inf")]
-        wrong += [name for name in ("rounds", "min_samples", "max_samples", "kernel_runs") if getattr(self, name) < 1]
+        wrong += [
+            name
+            for name in ("rounds", "min_samples", "max_samples", "kernel_runs", "kernel_bursts")
+            if getattr(self, name) < 1
+        ]
         if wrong:
             raise InputError(
                 f"Out of range: {', '.join(f'{name}={getattr(self, name)}' for name in dict.fromkeys(wrong))}."
@@ -94,11 +102,11 @@ _FASTEST: Final = 0.05
 
 COUNTED: Final = Effort(
     rounds=1, extra_rounds=0, retries=0, warmup_runs=2, warmup_s=0.0, seconds=0.0, min_samples=8,
-    max_samples=8, quiet_wait_s=0.0, min_sample_us=0.0,
+    max_samples=8, quiet_wait_s=0.0, min_sample_us=0.0, kernel_bursts=1,
 )  # fmt: skip
 """Enough where instructions are counted; the first samples still hold what Python does once."""
 
-EMULATED: Final = Effort(rounds=2, extra_rounds=0, retries=0, quiet_wait_s=0.0)
+EMULATED: Final = Effort(rounds=2, extra_rounds=0, retries=0, quiet_wait_s=0.0, kernel_bursts=1)
 """Enough on other emulated devices: a fresh process takes them seconds, and their time is worth little."""
 
 
@@ -241,7 +249,7 @@ def _disagreeing(
 ) -> Iterator[tuple[Candidate, int]]:
     """Candidates that need another round, and its number; ``finished`` grows while this runs."""
     planned = effort.rounds * len(candidates)
-    allowed = planned // 2 - (len(finished) - planned)
+    allowed = planned // 4 - (len(finished) - planned)
     for number in range(effort.rounds, effort.rounds + effort.extra_rounds):
         order = np.random.default_rng([seed, number, 3]).permutation(len(candidates))
         for candidate in (candidates[i] for i in order):

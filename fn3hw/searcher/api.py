@@ -63,10 +63,12 @@ class EvaluatorKeys:
     Args:
         search: key of the evaluator that chose subnets.
         final: key of the one that the front was verified by; the same where it was not.
+        profile: checksum of the profile whose front that was.
     """
 
     search: str
     final: str
+    profile: str
 
 
 def evaluator_keys(folder: Path | str) -> EvaluatorKeys:
@@ -146,7 +148,7 @@ def run_search(
     if final is not None and final.key != evaluator.key:
         atlas = _verified(atlas, cost, final, charge, runner, folder, progress)
     atlas.save(folder)
-    keys = EvaluatorKeys(evaluator.key, atlas.provenance.evaluator)
+    keys = EvaluatorKeys(evaluator.key, provenance.evaluator, provenance.profile)
     write_text(Path(folder) / KEYS, json.dumps(asdict(keys), indent=1) + "\n")
     return atlas
 

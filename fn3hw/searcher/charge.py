@@ -34,6 +34,8 @@ class Charge:
         by: ``"latency"``, ``"peak"``, ``"size"``, or ``"blocks"``: the number of kept blocks, as the paper counts.
         levels: levels whose gates move; those of the others stay whole. By default all.
 
+    ``inside`` lists, per gate and count, the gates inside the branches that are removed then.
+
     Raises:
         UnknownName: nothing of that name can be charged, or the space has no gate of a level.
         InputError: what is charged needs a cost model, and there is none.
@@ -63,7 +65,7 @@ class Charge:
         self.lowest: IntArray = np.array(
             [gate.min_kept if gate.level in moving else gate.size for gate in space], dtype=np.int64
         )
-        self._inside: list[tuple[int, int, IntArray]] = [] if by == "blocks" else list(self._find_inside())
+        self.inside: list[tuple[int, int, IntArray]] = [] if by == "blocks" else list(self._find_inside())
         self.ladders: tuple[IntArray, ...] = tuple(self._ladder(g) for g in range(len(space)))
 
     @property
@@ -93,7 +95,7 @@ class Charge:
     def canonical(self, states: IntArray) -> IntArray:
         """States of shape (n, G) with the gates inside removed branches kept whole."""
         result = states.copy()
-        for gate, count, inside in self._inside:
+        for gate, count, inside in self.inside:
             rows = np.flatnonzero(states[:, gate] == count)
             result[np.ix_(rows, inside)] = self.sizes[inside]
         return result

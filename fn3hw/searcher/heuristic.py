@@ -49,6 +49,7 @@ class Heuristic:
         guided: share of a rung's candidates that the surrogate chooses.
         refined: share of the evaluations that are spent on refinement.
         pool: proposals per trajectory and kind, of which the surrogate chooses.
+        rungs: from the full network to the smallest; by default as many as C candidates per trajectory leave.
         exact: further proposals per target, solved as a knapsack (`fn3hw.searcher.knapsack`).
         race: standard errors behind a rival at which a candidate is given up before it has seen all images
             (`fn3hw.searcher.racing`), or None to evaluate every candidate on all of them.
@@ -62,6 +63,7 @@ class Heuristic:
     guided: float = 0.5
     refined: float = 0.5
     pool: int = 6
+    rungs: int | None = None
     exact: int = 0
     race: float | None = 2.0
 
@@ -72,6 +74,8 @@ class Heuristic:
             raise InputError(
                 "A search needs at least one trajectory, one candidate and one proposal; exact is no less than 0."
             )
+        if self.rungs is not None and self.rungs < 1:
+            raise InputError(f"A search needs at least one rung, not {self.rungs}.")
         if not 0 < self.window <= 1 or not 0 <= self.guided <= 1 or not 0 <= self.refined <= 1:
             raise InputError("The window lies within (0, 1], the shares guided and refined within [0, 1].")
         if self.race is not None and not self.race > 0:
@@ -141,7 +145,7 @@ class _Run:
             budget -= len(self.ledger.states) - self.ledger.spent
         if budget <= 0 < self.settings.refined:
             return
-        n_rungs = max(1, budget // per_rung)
+        n_rungs = self.settings.rungs or max(1, budget // per_rung)
         # The last rung above the smallest: there is nothing to choose at the smallest itself.
         targets = [self._between(high, low, place) for place in np.linspace(1, 0, n_rungs + 2)[1:-1]]
         trajectories, spent = self.charge.sizes[None], self.ledger.spent

@@ -1,4 +1,4 @@
-"""The subnet that the surrogate's single-gate losses call best under a cost: a multiple-choice knapsack, solved exactly.
+"""The best subnet for a cost, were losses of single gates to add up: a multiple-choice knapsack, solved exactly.
 
 Of each gate's ladder exactly one rung is chosen, so that the losses add up to the least while the costs meet a limit
 (Kellerer, Pferschy and Pisinger, Knapsack Problems, 2004, chapter 11). Costs of gates do not add up: what a layer saves

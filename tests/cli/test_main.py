@@ -87,6 +87,29 @@ def test_search_again_evaluates_nothing(call: Any, own: Path) -> None:
     assert (own / "front.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_another_profile_has_an_atlas_of_all_that_was_evaluated(call: Any, own: Path, tmp_path: Path) -> None:
+    measured = json.loads((own / "profile.json").read_text())
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps({**measured, "created": "2020-01-01T00:00:00+00:00"}))
+    archive = (own / "archive.jsonl").read_bytes()
+    found = call("search", own, "--profile", other, "--evaluations", 0, "--json")
+    assert found.status == 0, found.err
+    assert found.document["evaluations"] == 0 and (own / "archive.jsonl").read_bytes() == archive
+    keys = json.loads((own / "evaluators.json").read_text())
+    searched = [one for one in map(json.loads, archive.decode().splitlines()) if one["key"] == keys["search"]]
+    assert {point["subnet"] for point in found.document["points"]} <= {one["subnet"] for one in searched}
+    assert found.document["points"]
+
+
+def test_wishes_of_a_search_that_cannot_be_met(call: Any, own: Path) -> None:
+    before = (own / "archive.jsonl").read_bytes()
+    asked = ("search", own, "--profile", own / "profile.json", "--json")
+    check_error(call(*asked, "--executor", "slurm"), 2, "slurm", "local")
+    check_error(call(*asked, "--address", "here:1"), 2, "address", "--executor ray")
+    check_error(call(*asked, "--evaluations", 1), 2, "at least 2")
+    assert (own / "archive.jsonl").read_bytes() == before
+
+
 def test_lookup_document(call: Any, made: Path) -> None:
     _, largest = budgets(made)
     result = call("lookup", made, "--profile", made / "profile.json", "--latency-ms", 2 * largest, "--json")
@@ -227,8 +250,11 @@ def test_a_run_that_is_not_trained_to_its_end(call: Any, own: Path) -> None:
 
 
 def test_a_run_that_was_not_searched(call: Any, own: Path) -> None:
-    (own / "evaluator.key").unlink()
-    check_error(call("lookup", own, "--profile", own / "profile.json", "--size-mib", 1, "--json"), 2, "fn3hw search")
+    asked = ("lookup", own, "--profile", own / "profile.json", "--size-mib", 1, "--json")
+    (own / "evaluators.json").write_text('{"search": 1')
+    check_error(call(*asked), 2, "evaluators.json", "fn3hw search")
+    (own / "evaluators.json").unlink()
+    check_error(call(*asked), 2, "not searched", "fn3hw search")
 
 
 def test_a_run_of_other_settings_is_not_trained_over(call: Any, own: Path) -> None:

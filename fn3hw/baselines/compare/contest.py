@@ -116,8 +116,10 @@ class Contest:
 
         Raises:
             RunError: another program plays in the folder, or a kept play is damaged.
-            InputError: the folder cannot be written; finished plays are kept.
+            InputError: the folder cannot be written, or not even the smallest subnet can be evaluated; finished plays
+                are kept.
         """
+        self.floor()
         reporter = _Reporter(self.rules, progress)
         with Archive(self.folder / ARCHIVE, self.charge.space, self.evaluator.key) as archive:
             return [self._one(archive, name, seed, reporter) for seed, name in self._order()]

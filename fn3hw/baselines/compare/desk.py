@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fn3hw.errors import Fn3hwError, RunError
+from fn3hw.errors import RunError
 from fn3hw.searcher.archive import Archive, Evaluation
 from fn3hw.searcher.charge import Charge
 from fn3hw.searcher.ledger import first_seen
@@ -115,7 +115,7 @@ class Desk:
         self.charge = charge
         self.budget = budget
         self._archive = archive
-        self._evaluator = evaluator
+        self._evaluate = _Tolerant(evaluator)
         self._executor = executor
         self._after_each = after_each
         self._known: set[bytes] = set()
@@ -175,16 +175,21 @@ class Desk:
     def _fill(self, subnets: list[Subnet]) -> None:
         """Evaluate what the archive does not have; subnets that fail stay out of it."""
         started = time.perf_counter()
-        for subnet, accuracy in zip(subnets, self._executor.map(self._accuracy, subnets), strict=True):
+        for subnet, accuracy in zip(subnets, self._executor.map(self._evaluate, subnets), strict=True):
             now = time.perf_counter()
             if math.isfinite(accuracy):
                 self._archive.append(Evaluation(subnet, accuracy, now - started, "compare"))
             started = time.perf_counter()
 
-    def _accuracy(self, subnet: Subnet) -> float:
+
+@dataclass(frozen=True, slots=True)
+class _Tolerant:
+    """Evaluates, here or on another machine; what cannot be evaluated has no accuracy."""
+
+    evaluator: AccuracyEvaluator
+
+    def __call__(self, subnet: Subnet) -> float:
         try:
-            return self._evaluator.accuracy(subnet)
-        except Fn3hwError:
-            raise
-        except Exception:  # whatever a runtime says of one subnet must not end the contest
+            return self.evaluator.accuracy(subnet)
+        except Exception:  # whatever is said of one subnet must not end the contest
             return math.nan
