@@ -2,8 +2,9 @@
 
 A round times every candidate once, each in a fresh process, in an order of its own, in alternation with one fixed
 reference subnet. What is kept is the *ratio* of the two: what slows the machine down slows both. The ratio of a
-candidate is taken from the fastest samples of its rounds (see `fn3hw.profiler.statistics`). Where one thread does all the work, samples are taken on that thread's own clock (see `Runtime.clock`). An emulated device may
-count instructions instead: these repeat, so that one round of few samples is enough (`COUNTED`).
+candidate is taken from the fastest samples of its rounds (see `fn3hw.profiler.statistics`). Where one thread does all
+the work, samples are taken on that thread's own clock (see `Runtime.clock`). An emulated device may count instructions
+instead: these repeat, so that one round of few samples is enough (`COUNTED`).
 """
 
 from __future__ import annotations

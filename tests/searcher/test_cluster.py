@@ -18,7 +18,7 @@ from fn3hw.searcher.cluster import RayExecutor
 from .synthetic import SyntheticCost, SyntheticImages, make_space
 
 pytest.importorskip("ray")
-from ray.cluster_utils import Cluster  # noqa: E402
+from ray.cluster_utils import Cluster
 
 SPACE = make_space(4)
 MADE_FROM = Provenance(device="bench", network="synthetic", profile="p", evaluator="synthetic:1")
