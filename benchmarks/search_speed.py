@@ -68,6 +68,7 @@ def main() -> None:
             "evaluations_per_second": rates,
             "over_torch": {name: rate / rates["torch, masked, recalibrated"] for name, rate in rates.items()},
             "proposing_share": float(np.mean([run["proposing_share"] for run in found["racing"]])),
+            "prefix_shared_with_any_of_the_last_12": shared_prefix(folder / "racing-0", opened, cost),
             "images_seen_share": float(np.mean([run["images_seen_share"] for run in found["racing"]])),
             "accuracy_at_budgets": {
                 name: [float(np.mean(values)) for values in zip(*(run["accuracy"] for run in runs), strict=True)]
@@ -112,6 +113,25 @@ def asked(folder: Path, opened: OpenRun) -> list[Subnet]:
     lines = (folder / "archive.jsonl").read_text().splitlines()
     rows = np.linspace(0, len(lines) - 1, TIMED).round().astype(int)
     return [opened.supernet.space.parse(json.loads(lines[row])["subnet"]) for row in rows]
+
+
+def shared_prefix(folder: Path, opened: OpenRun, cost: CostModel) -> float:
+    """Mean share of a subnet's latency before the first gate in which it differs from one of those just before it.
+
+    So much, at most, could be spared by keeping activations instead of computing them again.
+    """
+    space = opened.supernet.space
+    lines = (folder / "archive.jsonl").read_text().splitlines()
+    subnets = [space.parse(json.loads(line)["subnet"]) for line in lines]
+    counts = np.array([list(subnet.counts.values()) for subnet in subnets])
+    found = []
+    for row in range(1, len(subnets)):
+        before = counts[max(0, row - 12) : row]
+        first = max(int(np.argmax(np.append(one != counts[row], True))) for one in before)
+        times = cost.attribution(subnets[row])
+        spared = sum(times[gate.name] for gate in space.gates[:first])
+        found.append(spared / sum(times.values()))
+    return float(np.mean(found))
 
 
 def seconds_per_evaluation(opened: OpenRun, profile: Profile, subnets: Sequence[Subnet]) -> dict[str, float]:

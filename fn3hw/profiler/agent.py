@@ -557,8 +557,8 @@ def pin(runtime: Header) -> int | None:
 def kernels(request: Header, models: dict[str, str], _: bytes) -> Answer:
     """Time per kernel from ONNX Runtime's own profile, in order of execution: names, operators and microseconds.
 
-    Every kernel has its own fastest runs, since a disturbance seldom spares a whole run: see `undisturbed`. Runs come in
-    bursts with naps between them, so that a neighbour that is busy for a second does not spoil them all.
+    Every kernel has its own fastest runs, since a disturbance seldom spares a whole run: see `undisturbed`. Runs come
+    in bursts with naps between them, so that a neighbour that is busy for a second does not spoil them all.
     """
     plan = request["plan"]
     wait_for_turn(request.get("busy_s", BUSY_S))

@@ -72,7 +72,7 @@ class Heuristic:
             raise InputError(f"A search needs at least 2 evaluations, not {self.evaluations}.")
         if self.trajectories < 1 or self.candidates < 1 or self.pool < 1 or self.exact < 0:
             raise InputError(
-                "A search needs at least one trajectory, one candidate and one proposal; exact is no less than 0."
+                "A search needs at least one trajectory, one candidate and one proposal, and exact is at least 0."
             )
         if self.rungs is not None and self.rungs < 1:
             raise InputError(f"A search needs at least one rung, not {self.rungs}.")

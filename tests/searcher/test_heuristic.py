@@ -102,6 +102,31 @@ def test_a_network_may_lose_all_of_its_blocks(tmp_path: Path, settings: Heuristi
     assert kept.min() == 0 and kept.max() == 11 and len(set(kept)) > 2
 
 
+@pytest.mark.parametrize("rungs", [1, 3, 9])
+def test_a_search_descends_in_as_many_rungs_as_it_is_told(tmp_path: Path, rungs: int) -> None:
+    settings = Heuristic(evaluations=40, rungs=rungs, refined=0.0)
+    charge, seen = Charge(SPACE, COST), []
+    accuracy = SyntheticAccuracy(SPACE)
+    with Archive(tmp_path / "a", SPACE, accuracy.key) as archive:
+        ledger = Ledger(
+            archive=archive, evaluator=accuracy, executor=LocalExecutor(), charge=charge, budget=40, search="s"
+        )
+        settings.run(charge, ledger, lambda rung, of: seen.append((rung, of)))
+    assert seen == [(rung, rungs) for rung in range(1, rungs + 1)]
+    assert ledger.spent <= 40
+
+
+def test_knapsack_proposals_are_evaluated_once_and_within_the_budget(tmp_path: Path) -> None:
+    ledger, charge = searched(tmp_path, Heuristic(evaluations=40, exact=2))
+    assert len({charge.subnet(state) for state in ledger.states}) == ledger.spent == 40
+
+
+@pytest.mark.parametrize("wrong", [{"rungs": 0}, {"exact": -1}])
+def test_settings_out_of_range_are_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(InputError, match="at least"):
+        Heuristic(**wrong)  # type: ignore[arg-type]
+
+
 def test_the_plain_form_by_blocks_spends_all_evaluations(tmp_path: Path) -> None:
     ledger, _ = searched(tmp_path, Heuristic.plain(evaluations=100), by="blocks")
     assert ledger.spent == 100
