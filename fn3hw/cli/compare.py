@@ -60,7 +60,8 @@ def compare(
     )
     evaluator = evaluator_of(supernet, opened.moments, opened.data, "search", images, integers=False)
     folder = output or run / "compare"
-    with open_executor(executor, address) as runner, console.progress("comparing") as ticker:
+    # One evaluation at a time, on all cores: what it takes must not depend on how many a method asks for at once.
+    with open_executor(executor, address, workers=1) as runner, console.progress("comparing") as ticker:
         contest = Contest(rules, charge, evaluator, folder, executor=runner)
         plays = contest.play(
             lambda p: ticker.tick(p.done, p.total, p.seconds_left, f"{p.method}, seed {p.seed}, {p.evaluations}")

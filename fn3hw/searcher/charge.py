@@ -6,6 +6,7 @@ that costs no less than a larger one is never worth visiting.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
@@ -67,6 +68,7 @@ class Charge:
         )
         self.inside: list[tuple[int, int, IntArray]] = [] if by == "blocks" else list(self._find_inside())
         self.ladders: tuple[IntArray, ...] = tuple(self._ladder(g) for g in range(len(space)))
+        self._known_first = dict(self._known)
 
     @property
     def bottom(self) -> IntArray:
@@ -81,6 +83,12 @@ class Charge:
             "ladders": [ladder.tolist() for ladder in self.ladders],
             "ends": [float(f"{cost:.6g}") for cost in self.of(ends)],
         }
+
+    def renewed(self) -> Charge:
+        """The same, that has not asked for any cost yet but those of the ladders."""
+        result = copy.copy(self)
+        result._known = dict(self._known_first)
+        return result
 
     def subnet(self, counts: IntArray) -> Subnet:
         """The subnet of a state of shape (G,)."""

@@ -38,12 +38,13 @@ class LocalExecutor:
 
 
 @contextmanager
-def open_executor(name: str = "local", address: str | None = None) -> Iterator[Executor]:
+def open_executor(name: str = "local", address: str | None = None, *, workers: int | None = None) -> Iterator[Executor]:
     """An executor for as long as it is needed.
 
     Args:
-        name: ``"local"``, one evaluation per core side by side, or ``"ray"``.
+        name: ``"local"`` or ``"ray"``.
         address: of a Ray cluster; by default one of this machine alone is started.
+        workers: evaluations side by side in this process; one per core by default.
 
     Raises:
         UnknownName: there is no executor of that name.
@@ -54,7 +55,7 @@ def open_executor(name: str = "local", address: str | None = None) -> Iterator[E
     if name == "local":
         if address is not None:
             raise InputError("Only a cluster has an address.", hint="Add --executor ray")
-        yield LocalExecutor(available_cores())
+        yield LocalExecutor(workers or available_cores())
         return
     from fn3hw.searcher.cluster import RayExecutor
 

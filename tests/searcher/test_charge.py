@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from fn3hw.cost import fit_cost
 from fn3hw.errors import InputError, UnknownName
 from fn3hw.searcher.charge import Charge
 from tests.cost.quantized import SPACE, integer_kernels, profile
+
+from .synthetic import SyntheticCost, make_space
 
 
 def test_where_fewer_bits_buy_no_time_they_are_spent_on_size_only() -> None:
@@ -27,3 +30,18 @@ def test_counting_blocks_needs_no_cost_model() -> None:
         Charge(SPACE, None, "latency")
     with pytest.raises(UnknownName):
         Charge(SPACE, None, "energy")
+
+
+def test_a_renewed_charge_asks_again_and_says_the_same() -> None:
+    space = make_space(3)
+    cost = SyntheticCost(space)
+    charge = Charge(space, cost)
+    states = np.stack([charge.sizes, charge.bottom, charge.sizes // 2])
+    before = charge.of(states)
+    asked = cost.asked
+    charge.of(states)
+    assert cost.asked == asked
+    renewed = charge.renewed()
+    np.testing.assert_array_equal(renewed.of(states), before)
+    assert cost.asked > asked
+    assert renewed.identity() == charge.identity()

@@ -168,16 +168,16 @@ class Contest:
             play = Play.read(path)
             reporter.end()
             return play
-        rules = self.rules
+        rules, charge = self.rules, self.charge.renewed()
         desk = Desk(
-            charge=self.charge,
+            charge=charge,
             archive=archive,
             evaluator=self.evaluator,
             executor=self._executor,
             budget=rules.evaluations,
             after_each=lambda: reporter.tick(name, seed, desk.spent),
         )
-        task = Task(charge=self.charge, budgets=rules.budgets, evaluations=rules.evaluations, seed=seed)
+        task = Task(charge=charge, budgets=rules.budgets, evaluations=rules.evaluations, seed=seed)
         self._methods[name](task).run(desk)
         reporter.end()
         play = desk.play(name, seed, max(rules.budgets))
