@@ -55,6 +55,7 @@ def main() -> None:
         for name, one in (("racing", settings), ("without races", replace(settings, race=None))):
             found[name].append(search(opened, profile, cost, one, folder / f"{name[:6]}-{seed}", budgets))
             print(seed, name, found[name][-1], file=sys.stderr)
+    peak_gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     timed = seconds_per_evaluation(opened, profile, asked(folder / "racing-0", opened))
     rates = {name: float(np.mean([run["per_second"] for run in runs])) for name, runs in found.items()}
     rates |= {name: 1 / seconds for name, seconds in timed.items()}
@@ -77,7 +78,7 @@ def main() -> None:
             "racing_minus_without_points": [
                 float(np.mean(np.subtract(a["accuracy"], b["accuracy"]))) for a, b in zip(*found.values(), strict=True)
             ],
-            "peak_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+            "peak_memory_of_searches_gib": peak_gib,
         },
     )
 

@@ -24,6 +24,8 @@ START = 10
 """Subnets of the plan that everything starts from."""
 AT_MOST = 160
 """Subnets, unless told otherwise."""
+_ROUNDS = 3
+"""Rounds per subnet where time is measured: after these, another subnet teaches more than another round."""
 _POOL = 400
 _GROWTH = 8
 """Between two fits, the measured subnets grow by one in so many."""
@@ -71,6 +73,8 @@ def profile_until(
     try:
         with tempfile.TemporaryDirectory() as folder:
             options |= {"seed": seed, "journal": journal or Path(folder) / "journal"}
+            if not session.device.key.get("emulated"):
+                options.setdefault("rounds", _ROUNDS)
             chosen = plan(network.space, min(START, at_most), seed=seed)
             while True:
                 measured = profile(network, session, subnets=chosen, **options)

@@ -63,7 +63,7 @@ class Effort:
     extra_rounds: int = 3
     agreement: float = 0.03
     retries: int = 2
-    warmup_runs: int = 10
+    warmup_runs: int = 5
     warmup_s: float = 0.15
     min_samples: int = 10
     seconds: float = 0.15
