@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any
@@ -17,6 +18,7 @@ from fn3hw.searcher.ports import Item, Result
 
 _RETRIES = 100
 """Times that an evaluation is run again whose worker died. An evaluation that fails is not."""
+_REACHED_S = 5.0
 _kept: dict[str, Callable[[Any], Any]] = {}
 """What this process of a worker runs, by the id of the stored object."""
 
@@ -39,14 +41,13 @@ class RayExecutor:
         except ModuleNotFoundError as error:
             raise InputError("Evaluations on a cluster need ray, which is not installed.", hint=_INSTALL) from error
         self._ray: Any = ray
+        if address is not None:
+            _check_reachable(address)
         own: dict[str, Any] = {"include_dashboard": False} if address is None else {}
         try:
             ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
         except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
-            raise InputError(
-                f"There is no Ray cluster at {address}: {_first_line(error)}",
-                hint="Start one on its head node: ray start --head; give the address that this prints.",
-            ) from error
+            raise _no_cluster(address, error) from error
         self._run: Any = ray.remote(num_cpus=1, max_retries=_RETRIES)(_run)
         self._stored: tuple[Callable[[Any], Any], Any] | None = None
 
@@ -95,6 +96,22 @@ def _run(name: str, stored: list[Any], item: Any) -> Any:
         _kept.clear()
         _kept[name] = ray.get(stored[0])
     return _kept[name](item)
+
+
+def _check_reachable(address: str) -> None:
+    """Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_REACHED_S).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise _no_cluster(address, error) from error
+
+
+def _no_cluster(address: str | None, error: BaseException) -> InputError:
+    return InputError(
+        f"There is no Ray cluster at {address}: {_first_line(error)}",
+        hint="Start one on its head node: ray start --head; give the address that this prints.",
+    )
 
 
 def _first_line(error: BaseException) -> str:

@@ -89,9 +89,10 @@ def test_an_error_of_an_evaluation_is_the_error_of_the_search(cluster: Cluster) 
     assert found.value.hint == "Try another."
 
 
-def test_where_there_is_no_cluster_the_message_says_how_to_start_one() -> None:
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "nonsense", "127.0.0.1:99999999", ""])
+def test_where_there_is_no_cluster_the_message_says_how_to_start_one(address: str) -> None:
     with pytest.raises(InputError, match="no Ray cluster") as found:
-        RayExecutor("127.0.0.1:1")
+        RayExecutor(address)
     assert "ray start" in (found.value.hint or "")
 
 
