@@ -439,7 +439,7 @@ def measure(request: Header, models: dict[str, str], _: bytes) -> Answer:
 
 
 def _wait_for_quiet(run: Callable[[], Any], plan: Header) -> float:
-    """Sleep while the reference takes longer than ``quiet_ns``, for ``quiet_wait_s`` at most; the seconds slept."""
+    """Sleep while a model takes longer than ``quiet_ns``, for ``quiet_wait_s`` at most; the seconds slept."""
     limit_ns, slept_s = plan.get("quiet_ns"), 0.0
     clock = time.thread_time_ns if plan["clock"] == "cpu" else time.perf_counter_ns
     while limit_ns and slept_s < plan["quiet_wait_s"]:
@@ -558,7 +558,8 @@ def kernels(request: Header, models: dict[str, str], _: bytes) -> Answer:
     """Time per kernel from ONNX Runtime's own profile, in order of execution: names, operators and microseconds.
 
     Every kernel has its own fastest runs, since a disturbance seldom spares a whole run: see `undisturbed`. Runs come
-    in bursts with naps between them, so that a neighbour that is busy for a second does not spoil them all.
+    in bursts with naps between them, each of which waits for a quiet moment, so that a neighbour that is busy for a
+    second does not spoil them all.
     """
     plan = request["plan"]
     wait_for_turn(request.get("busy_s", BUSY_S))
@@ -577,6 +578,7 @@ def kernels(request: Header, models: dict[str, str], _: bytes) -> Answer:
         for burst in range(1, plan["kernel_bursts"] + 1):
             if burst > 1:
                 time.sleep(plan["kernel_nap_s"])
+            _wait_for_quiet(run, {**plan, "quiet_wait_s": plan["quiet_wait_s"] / plan["kernel_bursts"]})
             start, share = time.perf_counter(), burst / plan["kernel_bursts"]
             while timed < share * plan["kernel_runs"] or (
                 time.perf_counter() - start < plan["kernel_s"] / plan["kernel_bursts"]

@@ -9,8 +9,8 @@ The search is Algorithm 1 of the FN3 paper, charged by predicted cost instead of
 ``Heuristic`` decides which states to try, from a seed and from known accuracies alone. ``Charge`` says what a state
 costs and along which counts each gate moves. ``Ledger`` keeps the budget; the append-only ``Archive`` is its memory, so
 an interrupted search replays its decisions and goes on. ``Race`` shows candidates growing parts of the images and gives
-up those that are certainly beaten; executors evaluate here or on a cluster, and change no result. ``Atlas`` needs only the archive and a cost model, so a new
-profile gives a new atlas at once.
+up those that are certainly beaten; executors evaluate here or on a cluster, and change no result. ``Atlas`` needs only
+the archive and a cost model, so a new profile gives a new atlas at once.
 """
 
 from fn3hw.searcher.api import Progress, run_search
