@@ -25,6 +25,7 @@ class Bench:
         self.noise = noise
         self.asked: list[Sequence[Subnet]] = []
         self.closed = False
+        self.device = SimpleNamespace(key={})
 
     def profile(self, net: Any, session: Any, *, subnets: Sequence[Subnet], holdout: int = 0, **_: Any) -> FakeProfile:
         self.asked.append(list(subnets))

@@ -253,7 +253,8 @@ def test_two_programs_take_turns_and_none_waits_forever(
     network: FakeSupernet, quick: Effort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))  # a device of its own: other tests measure meanwhile
-    request = {"plan": quick.to_json(), "runtime": DEFAULT_RUNTIME.to_json(), "busy_s": 0.1}
+    plan = {**quick.to_json(), "clock": "wall"}
+    request = {"plan": plan, "runtime": DEFAULT_RUNTIME.to_json(), "busy_s": 0.1}
     with connect() as session, open(tmp_path / "fn3hw-agent.lock", "a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(DeviceRefusal) as caught:
