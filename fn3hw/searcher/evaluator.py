@@ -22,7 +22,9 @@ from fn3hw.space.subnet import SearchSpace, Subnet
 
 _VERSION = 2
 _SESSIONS = 16
-"""Sessions that stay open: those of the candidates that race."""
+"""Sessions that stay open, at most: those of the candidates that race."""
+_SESSION_BYTES = 2**28
+"""Of their files together."""
 _PAD = 4
 """ONNX Runtime on x86 convolves multiples of four channels in its blocked layout, others far more slowly."""
 
@@ -83,17 +85,16 @@ class Evaluator:
         self._batch_size = batch_size
         self._threads = threads
         self._calibration = calibration
-        self._sessions: OrderedDict[Subnet, onnxruntime.InferenceSession] = OrderedDict()
-        self._lock = threading.Lock()
+        self._sessions = _Sessions()
 
     def __getstate__(self) -> dict[str, Any]:
         """What another process needs: all but the sessions."""
-        return {name: value for name, value in vars(self).items() if name not in ("_sessions", "_lock")}
+        return {name: value for name, value in vars(self).items() if name != "_sessions"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """In another process."""
         vars(self).update(state)
-        self._sessions, self._lock = OrderedDict(), threading.Lock()
+        self._sessions = _Sessions()
 
     @property
     def space(self) -> SearchSpace:
@@ -136,33 +137,22 @@ class Evaluator:
         Equal to that part of the answer for all images where ``start`` and ``stop`` are multiples of `batch_size`.
         """
         stop = self.n_images if stop is None else min(stop, self.n_images)
-        session = self._session(subnet)
+        session = self._sessions.find(subnet)
+        if session is None:
+            session = self._sessions.add(subnet, self._model(subnet).SerializeToString())
         name = session.get_inputs()[0].name
+        starts = range(start, stop, self._batch_size)
 
         def of_batch(first: int) -> NDArray[np.bool_]:
             last = min(first + self._batch_size, stop)
-            logits = session.run(None, {name: self._images[first:last]})[0]
+            options = _FREEING if first == starts[-1] else None
+            logits = session.run(None, {name: self._images[first:last]}, options)[0]
             finite = np.isfinite(logits).all(axis=1)
             return np.asarray((logits.argmax(axis=1) == self._labels[first:last]) & finite)
 
         # Whole batches side by side, each on one thread, take less time than threads that share every operator.
         with ThreadPoolExecutor(self._threads) as pool:
-            return np.concatenate(list(pool.map(of_batch, range(start, stop, self._batch_size))))
-
-    def _session(self, subnet: Subnet) -> onnxruntime.InferenceSession:
-        """The open session of a subnet, or a new one."""
-        with self._lock:
-            if subnet in self._sessions:
-                self._sessions.move_to_end(subnet)
-                return self._sessions[subnet]
-        session = onnxruntime.InferenceSession(
-            self._model(subnet).SerializeToString(), _session_options(), providers=["CPUExecutionProvider"]
-        )
-        with self._lock:
-            self._sessions[subnet] = session
-            while len(self._sessions) > _SESSIONS:
-                self._sessions.popitem(last=False)
-        return session
+            return np.concatenate(list(pool.map(of_batch, starts)))
 
     def _model(self, subnet: Subnet) -> onnx.ModelProto:
         statistics = self._moments.statistics(subnet) if self._moments is not None else None
@@ -171,12 +161,49 @@ class Evaluator:
         return calibrated(self._supernet, subnet, statistics, self._calibration)
 
 
+class _Sessions:
+    """Open sessions of the last subnets: a few, and of large files fewer."""
+
+    def __init__(self) -> None:
+        self._open: OrderedDict[Subnet, tuple[onnxruntime.InferenceSession, int]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def find(self, subnet: Subnet) -> onnxruntime.InferenceSession | None:
+        """The session of a subnet, if it is open."""
+        with self._lock:
+            if subnet not in self._open:
+                return None
+            self._open.move_to_end(subnet)
+            return self._open[subnet][0]
+
+    def add(self, subnet: Subnet, model: bytes) -> onnxruntime.InferenceSession:
+        """Open the session of a subnet; those that were not used for longest are closed."""
+        session = onnxruntime.InferenceSession(model, _session_options(), providers=["CPUExecutionProvider"])
+        with self._lock:
+            self._open[subnet] = session, len(model)
+            while len(self._open) > 1 and (
+                len(self._open) > _SESSIONS or sum(size for _, size in self._open.values()) > _SESSION_BYTES
+            ):
+                self._open.popitem(last=False)
+        return session
+
+
 def _session_options() -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     return options
+
+
+def _freeing() -> onnxruntime.RunOptions:
+    options = onnxruntime.RunOptions()
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    return options
+
+
+_FREEING = _freeing()
+"""Options of a session's last run for a while: it gives the memory of activations back."""
 
 
 def _check(supernet: Supernet, images: NDArray[np.float32], labels: NDArray[np.int64]) -> None:

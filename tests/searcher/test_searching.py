@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -77,6 +78,41 @@ def test_accuracy_is_that_of_the_sliced_file(supernet: Supernet) -> None:
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     expected = 100 * (session.run(None, {"input": images})[0].argmax(axis=1) == labels).mean()
     assert evaluator.accuracy(subnet) == pytest.approx(expected) == evaluator.accuracy(subnet)
+
+
+def test_parts_of_the_images_are_answered_like_all_of_them(supernet: Supernet) -> None:
+    images, labels = Data().arrays("search", 100)
+    evaluator = Evaluator(supernet, None, images, labels, bn="stored", batch_size=16)
+    for seed in range(3):
+        subnet = supernet.space.random(np.random.default_rng(seed), prefix=True)
+        whole = evaluator.right(subnet)
+        parts = [evaluator.right(subnet, start, start + 32) for start in range(0, 100, 32)]
+        np.testing.assert_array_equal(np.concatenate(parts), whole)
+        assert evaluator.accuracy(subnet) == 100 * whole.mean()
+
+
+def test_an_evaluator_says_the_same_in_another_process(supernet: Supernet) -> None:
+    images, labels = Data().arrays("search", 50)
+    moments = Moments.collect(supernet, Data().arrays("train", 64)[0], subnets=4, threads=1)
+    evaluator = Evaluator(supernet, moments, images, labels)
+    subnet = supernet.space.random(np.random.default_rng(0), prefix=True)
+    before = evaluator.right(subnet)
+    other = pickle.loads(pickle.dumps(evaluator))
+    assert other.key == evaluator.key
+    np.testing.assert_array_equal(other.right(subnet), before)
+
+
+def test_few_sessions_stay_open_and_fewer_large_ones(supernet: Supernet, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, labels = Data().arrays("search", 20)
+    evaluator = Evaluator(supernet, None, images, labels, bn="stored")
+    rng = np.random.default_rng(0)
+    subnets = list(dict.fromkeys(supernet.space.random(rng) for _ in range(60)))[:20]
+    for subnet in subnets:
+        evaluator.right(subnet)
+    assert [subnet for subnet in subnets if evaluator._sessions.find(subnet)] == subnets[-16:]
+    monkeypatch.setattr("fn3hw.searcher.evaluator._SESSION_BYTES", 1)
+    evaluator.right(subnets[0])
+    assert [subnet for subnet in subnets if evaluator._sessions.find(subnet)] == subnets[:1]
 
 
 def test_quantized_networks_are_evaluated_as_the_integers_that_they_are() -> None:
