@@ -31,6 +31,9 @@ PRODUCTS = (
 """What two widths of one operation cost together."""
 
 
+NARROW = (4, 8, 16, 32)
+"""Counts below which there may be another kernel: the sizes of blocks that processors compute in."""
+
 NEGLIGIBLE = 1e-4
 """Relative errors smaller than this are alike: no device repeats better."""
 
@@ -42,20 +45,31 @@ class Rule:
     Args:
         step: time is flat within ``step`` counts; 1 means that every count matters.
         align: counts that are no multiple of it leave the fast path; 1 means that there is no such penalty.
+        narrow: counts below it run another kernel, such as one that was made for images of few channels; 0 means that
+            there is none.
     """
 
     step: int = 1
     align: int = 1
+    narrow: int = 0
 
     def terms(self, counts: FloatArray) -> FloatArray:
-        """Terms of shape (n, 3) of counts of shape (n,); all are 0 at count 0, where nothing is left to compute."""
+        """Terms of shape (n, 3) of counts of shape (n,); all are 0 at count 0, where nothing is left to compute.
+
+        Where there is a narrow kernel there are two terms more: whether it runs, and that times the count.
+        """
         counts = np.asarray(counts, dtype=np.float64)
         off = (np.mod(counts, self.align) != 0).astype(np.float64)
-        return np.stack([np.ceil(counts / self.step), off, off * counts], axis=1)
+        terms = [np.ceil(counts / self.step), off, off * counts]
+        if self.narrow:
+            runs = ((counts > 0) & (counts < self.narrow)).astype(np.float64)
+            terms += [runs, runs * counts]
+        return np.stack(terms, axis=1)
 
     def __str__(self) -> str:
         step = f"steps of {self.step}" if self.step > 1 else "every count matters"
-        return f"{step}, aligned to {self.align}" if self.align > 1 else f"{step}, no alignment"
+        align = f"{step}, aligned to {self.align}" if self.align > 1 else f"{step}, no alignment"
+        return f"{align}, another kernel below {self.narrow}" if self.narrow else align
 
 
 def candidates(counts: FloatArray) -> list[Rule]:
@@ -81,10 +95,17 @@ def simplest(rules: Sequence[Rule], errors: FloatArray, *, n: int) -> Rule:
 
 
 def design(counts: FloatArray, rules: Sequence[Rule], pairs: Sequence[tuple[int, int]] = ()) -> FloatArray:
-    """Design matrix of counts (n, k): 1, the terms of each column, and the `PRODUCTS` of each pair of columns."""
+    """Design matrix of counts (n, k): 1, the terms of each column, and the `PRODUCTS` of each pair of columns.
+
+    A narrow kernel of one of a pair has two more: the other count, and the product of both, where it runs.
+    """
     counts = np.asarray(counts, dtype=np.float64)
     terms = [rule.terms(counts[:, j]) for j, rule in enumerate(rules)]
     products = [_products(counts[:, a], terms[a], counts[:, b], terms[b]) for a, b in pairs]
+    for one, other in (ordered for pair in pairs for ordered in (pair, pair[::-1])):
+        if rules[one].narrow:
+            runs = terms[one][:, -2]
+            products.append(np.stack([runs * counts[:, other], runs * counts[:, other] * counts[:, one]], axis=1))
     return np.concatenate([np.ones((len(counts), 1)), *terms, *products], axis=1)
 
 

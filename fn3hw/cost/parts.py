@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from fn3hw.cost.basis import NEGLIGIBLE, FloatArray, Rule, all_pairs, candidates, design, simplest
+from fn3hw.cost.basis import NARROW, NEGLIGIBLE, FloatArray, Rule, all_pairs, candidates, design, simplest
 from fn3hw.cost.solve import fit_relative, huber_weights
 from fn3hw.cost.state import States
 from fn3hw.cost.units import Unit, UnitTable
@@ -152,8 +152,30 @@ def choose_rules(parts: Sequence[Part], states: States, times: FloatArray) -> tu
             best = int(np.argmin(own_errors))
             if n * np.log((error + NEGLIGIBLE) / (own_errors[best] + NEGLIGIBLE)) > penalty:
                 rules, error = own[best], own_errors[best]
+        if k in heavy:
+            rules = _with_narrow(part, rules, error, states, times[:, k])
         chosen.append(replace(part, rules=rules))
     return shared, chosen
+
+
+def _with_narrow(
+    part: Part, rules: tuple[Rule, ...], error: float, states: States, times: FloatArray
+) -> tuple[Rule, ...]:
+    """The rules of a part, with another kernel for small counts where its data speak for one as in `choose_rules`."""
+    counts = states.counts[part.present(states)][:, list(part.columns)]
+    for j in range(len(rules)):
+        own = [
+            (*rules[:j], replace(rules[j], narrow=narrow), *rules[j + 1 :])
+            for narrow in NARROW
+            if min(np.count_nonzero(counts[:, j] < narrow), np.count_nonzero(counts[:, j] >= narrow)) >= _FEWEST
+        ]
+        if not own:
+            continue
+        errors = [_error(part, one, states, times) for one in own]
+        best = int(np.argmin(errors))
+        if len(counts) * np.log((error + NEGLIGIBLE) / (errors[best] + NEGLIGIBLE)) > 2 * np.log(1 + len(NARROW)):
+            rules, error = own[best], errors[best]
+    return rules
 
 
 def weighted_error(parts: Sequence[Part], states: States, times: FloatArray) -> float:

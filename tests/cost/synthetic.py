@@ -53,6 +53,7 @@ class Machine:
         penalty: share by which an unaligned count is slower.
         scale: factor of all times.
         per_kernel_us: what its profiler adds to each kernel.
+        narrow: widths of ``c`` and ``d`` below it run another kernel, 2.5 times slower.
     """
 
     step: int = 16
@@ -60,6 +61,7 @@ class Machine:
     penalty: float = 0.6
     scale: float = 1.0
     per_kernel_us: float = 0.0
+    narrow: int = 0
 
     def node_us(self, node: str, counts: dict[str, int]) -> float:
         gates = [g for g in UNITS[node] if "[" not in g]
@@ -70,6 +72,8 @@ class Machine:
             us += 3.0 * np.prod(steps) / 50 ** (len(gates) - 1)
             if off:
                 us += 15.0 + self.penalty * 3.0 * np.prod([float(counts[g]) for g in gates]) / 50 ** (len(gates) - 1)
+        if any(counts[g] < self.narrow for g in gates if g in "cd"):
+            us *= 2.5
         return float(us * self.scale)
 
     def kernels(self, subnet: Subnet) -> dict[str, float]:

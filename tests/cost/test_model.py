@@ -37,6 +37,15 @@ def test_the_rules_of_the_device_are_found(cost):
     assert "steps of 16, aligned to 4" in str(cost.rules)
 
 
+def test_another_kernel_for_few_channels_is_found_where_there_is_one(cost):
+    assert not [rule for rules in cost.rules.own.values() for rule in rules if rule.narrow]
+    machine = Machine(narrow=32)
+    narrow = fit_cost(measure(machine, subnets(40, 0), noise=0.002))
+    assert {name for name, rules in narrow.rules.own.items() if rules[0].narrow == 32} == {"c in stage[1]"}
+    assert "another kernel below 32" in str(narrow.rules)
+    assert error(narrow, machine) < 0.01
+
+
 def test_it_is_as_exact_as_the_measurements(cost, profile):
     assert error(cost, X86) < 0.01
     assert cost.holdout.source == "held-out subnets"
