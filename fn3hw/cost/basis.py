@@ -21,12 +21,11 @@ TERMS = ("steps", "off", "off*count")
 
 PRODUCTS = (
     "steps({a})*steps({b})",
-    "off({a}|{b})",
-    "off({a}|{b})*{a}*{b}",
-    "off({a})*{b}",
-    "off({b})*{a}",
-    "off({a})*{a}*{b}",
-    "off({b})*{a}*{b}",
+    "one_off({a},{b})*{a}",
+    "one_off({a},{b})*{b}",
+    "off({a})*on({b})*{a}*{b}",
+    "on({a})*off({b})*{a}*{b}",
+    "off({a})*off({b})*{a}*{b}",
 )
 """What two widths of one operation cost together."""
 
@@ -110,10 +109,14 @@ def design(counts: FloatArray, rules: Sequence[Rule], pairs: Sequence[tuple[int,
 
 
 def _products(a: FloatArray, terms_a: FloatArray, b: FloatArray, terms_b: FloatArray) -> FloatArray:
-    """On the fast path both widths come in steps; off it every count of both matters, whichever is unaligned."""
-    steps, off_a, off_b, work = terms_a[:, 0] * terms_b[:, 0], terms_a[:, 1], terms_b[:, 1], a * b
-    either = np.maximum(off_a, off_b)
-    columns = [steps, either, either * work, off_a * b, off_b * a, off_a * work, off_b * work]
+    """On the fast path both widths come in steps. Off it every count matters, and how depends on which is unaligned.
+
+    Where one of them is, the data change their layout between the two, which may cost more than if both were.
+    """
+    off_a, off_b, work = terms_a[:, 1], terms_b[:, 1], a * b
+    only_a, only_b = off_a * (1 - off_b), (1 - off_a) * off_b
+    one = only_a + only_b
+    columns = [terms_a[:, 0] * terms_b[:, 0], one * a, one * b, only_a * work, only_b * work, off_a * off_b * work]
     return np.stack(columns, axis=1)
 
 

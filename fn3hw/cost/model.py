@@ -31,7 +31,7 @@ COLUMNS = ("latency_ms", "latency_ms_low", "latency_ms_high", "peak_mib", "size_
 RELATIVE = ("relative", "relative_low", "relative_high")
 
 _DROP = 1e-9
-_ALONE_PAYS = 2.0
+_ALONE_PAYS = 4.0
 """Fitted on few subnets, a device of its own has to look better than another one does by this share of a subnet."""
 _Fitter = Callable[[Evidence], Latency]
 
