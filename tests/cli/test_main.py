@@ -88,9 +88,8 @@ def test_search_again_evaluates_nothing(call: Any, own: Path) -> None:
 
 
 def test_another_profile_has_an_atlas_of_all_that_was_evaluated(call: Any, own: Path, tmp_path: Path) -> None:
-    measured = json.loads((own / "profile.json").read_text())
     other = tmp_path / "other.json"
-    other.write_text(json.dumps({**measured, "created": "2020-01-01T00:00:00+00:00"}))
+    Profile.read(own / "profile.json").model_copy(update={"created": "2020-01-01T00:00:00+00:00"}).write(other)
     archive = (own / "archive.jsonl").read_bytes()
     found = call("search", own, "--profile", other, "--evaluations", 0, "--json")
     assert found.status == 0, found.err
