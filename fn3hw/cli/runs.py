@@ -112,7 +112,7 @@ class OpenRun:
             made_from = replace(made_from, evaluator=keys.search)
         archive = Archive(self.folder / ARCHIVE, self.supernet.space, made_from.evaluator)
         atlas = Atlas.build(archive.evaluations, cost, made_from, space=self.supernet.space, exporter=exporter)
-        if made_from.evaluator == keys.final:
+        if made_from.profile == keys.profile:
             atlas.save(self.folder)
         return atlas
 

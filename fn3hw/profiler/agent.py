@@ -470,6 +470,7 @@ def _warm_up(runs: tuple[Callable[[], Any], ...], plan: Header) -> list[float]:
 
 
 def _alternate(runs: tuple[Callable[[], Any], ...], batches: list[int], plan: Header) -> dict[str, list[list[int]]]:
+    """Samples of each run by clock, without pairs where the clock that counts did not move (steal can do that)."""
     clock, cpu_clock = time.perf_counter_ns, time.thread_time_ns
     counting = plan["clock"] == "instructions"
     samples: dict[str, list[list[int]]] = {name: [[] for _ in runs] for name in ("wall", "cpu", "instructions")}
@@ -477,6 +478,7 @@ def _alternate(runs: tuple[Callable[[], Any], ...], batches: list[int], plan: He
     spent = [0, 0]
     check = plan["min_samples"]
     while True:
+        pair: list[dict[str, int]] = []
         for i, run in enumerate(runs):
             repeat = batches[i]
             count = executed_instructions() if counting else 0
@@ -484,13 +486,17 @@ def _alternate(runs: tuple[Callable[[], Any], ...], batches: list[int], plan: He
             for _ in range(repeat):
                 run()
             wall, cpu = clock() - wall, cpu_clock() - cpu
+            taken = {"wall": wall // repeat, "cpu": cpu // repeat}
             if counting:
-                samples["instructions"][i].append((executed_instructions() - count) // repeat)
+                taken["instructions"] = (executed_instructions() - count) // repeat
             spent[i] += wall
-            samples["wall"][i].append(wall // repeat)
-            samples["cpu"][i].append(cpu // repeat)
+            pair.append(taken)
+        if all(taken[plan["clock"]] > 0 for taken in pair):
+            for i, taken in enumerate(pair):
+                for name, value in taken.items():
+                    samples[name][i].append(value)
         n = len(judged[0])
-        if n >= plan["max_samples"] or sum(spent) >= plan["max_s"] * 2e9:
+        if n >= plan["max_samples"] or (n and sum(spent) >= plan["max_s"] * 2e9):
             return samples
         if n >= check and min(spent) >= plan["seconds"] * 1e9:
             check = n + max(5, n // 4)
@@ -589,11 +595,11 @@ def kernels(request: Header, models: dict[str, str], _: bytes) -> Answer:
         path = session.end_profiling()
         with open(path, encoding="utf-8") as file:
             events = json.load(file)
-    return {"kernels": summarise(events, timed), "runs": timed, "core": core}, b""
+    return {"kernels": summarise(events, warm), "runs": timed, "core": core}, b""
 
 
-def summarise(events: list[Header], timed: int) -> list[list[Any]]:
-    """``[name, operator, provider, microseconds]`` per kernel in order of execution, over the last ``timed`` runs."""
+def summarise(events: list[Header], warm: int) -> list[list[Any]]:
+    """``[name, operator, provider, microseconds]`` per kernel in order of execution, after ``warm`` runs."""
     durations: dict[tuple[str, str, str], list[int]] = {}
     for event in events:
         name = event["name"]
@@ -602,7 +608,7 @@ def summarise(events: list[Header], timed: int) -> list[list[Any]]:
         arguments = event.get("args", {})
         key = (name[: -len("_kernel_time")], arguments.get("op_name", ""), arguments.get("provider", ""))
         durations.setdefault(key, []).append(event["dur"])
-    return [[*key, round(undisturbed(values[-timed:]), 3)] for key, values in durations.items()]
+    return [[*key, round(undisturbed(values[warm:]), 3)] for key, values in durations.items()]
 
 
 def undisturbed(durations: list[int]) -> float:

@@ -54,7 +54,7 @@ class Evaluator:
         batch_size: images per run. Small ones keep the activations in the cache.
         bn: ``"closed-form"`` takes the statistics from ``moments``, ``"stored"`` keeps those of training.
         calibration: training images that set the ranges of activations, so that quantized layers compute on integers;
-            without them, on the fp32 numbers that the integers stand for, which takes half of the time.
+            without them, on the fp32 numbers that the integers stand for, which needs no pass over such images.
 
     Raises:
         InputError: the images do not fit the network or the labels, or there are none.

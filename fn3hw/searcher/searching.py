@@ -126,7 +126,7 @@ def evaluator_of(
     """Evaluates on the first images of a split, by default all.
 
     Quantized layers compute on integers, as in the exported file, or else on the numbers that these stand for: that
-    takes half of the time, and ranks subnets alike.
+    spares the pass that sets the ranges of activations, for every subnet.
     """
     calibration = data.arrays("train", _CALIBRATION_IMAGES)[0] if supernet.quantizers and integers else None
     return Evaluator(supernet, moments, *data.arrays(split, images), threads=threads, calibration=calibration)

@@ -91,9 +91,12 @@ def test_another_profile_has_an_atlas_of_all_that_was_evaluated(call: Any, own: 
     other = tmp_path / "other.json"
     Profile.read(own / "profile.json").model_copy(update={"created": "2020-01-01T00:00:00+00:00"}).write(other)
     archive = (own / "archive.jsonl").read_bytes()
+    (atlas,) = own.glob("atlas-*.json")
+    verified = atlas.read_bytes()
     found = call("search", own, "--profile", other, "--evaluations", 0, "--json")
     assert found.status == 0, found.err
     assert found.document["evaluations"] == 0 and (own / "archive.jsonl").read_bytes() == archive
+    assert atlas.read_bytes() == verified
     keys = json.loads((own / "evaluators.json").read_text())
     searched = [one for one in map(json.loads, archive.decode().splitlines()) if one["key"] == keys["search"]]
     assert {point["subnet"] for point in found.document["points"]} <= {one["subnet"] for one in searched}

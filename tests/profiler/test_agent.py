@@ -157,15 +157,15 @@ def test_a_sign_of_life_comes_while_work_goes_on(monkeypatch: pytest.MonkeyPatch
     assert len(beats) >= 2
 
 
-def test_kernel_times_are_those_of_the_last_runs_in_order_of_execution() -> None:
+def test_kernel_times_are_those_of_the_runs_after_warming_up_in_order_of_execution() -> None:
     def event(name: str, duration: int) -> dict[str, object]:
         args = {"op_name": "Conv", "provider": "CPU"}
         return {"cat": "Node", "name": f"{name}_kernel_time", "dur": duration, "args": args}
 
     events = [{"cat": "Session", "name": "model_run", "dur": 5}]
     events += [event("a", 1000), event("b", 1000)] + [event("a", 10), event("b", 20)] * 5
-    assert agent.summarise(events, 5) == [["a", "Conv", "CPU", 10], ["b", "Conv", "CPU", 20]]
-    assert agent.summarise([], 5) == []
+    assert agent.summarise(events, 1) == [["a", "Conv", "CPU", 10], ["b", "Conv", "CPU", 20]]
+    assert agent.summarise([], 1) == []
 
 
 def test_kernel_times_are_those_of_the_fastest_runs() -> None:
@@ -174,7 +174,7 @@ def test_kernel_times_are_those_of_the_fastest_runs() -> None:
 
     runs = [(30, 50)] * 6 + [(3, 5), (4, 5)]  # a neighbour was busy most of the time
     events = [event(name, duration) for run in runs for name, duration in zip("ab", run, strict=True)]
-    assert [kernel[-1] for kernel in agent.summarise(events, 8)] == [3.5, 5.0]
+    assert [kernel[-1] for kernel in agent.summarise(events, 0)] == [3.5, 5.0]
 
 
 def test_a_full_disk_is_named_as_such() -> None:
@@ -184,3 +184,19 @@ def test_a_full_disk_is_named_as_such() -> None:
     with pytest.raises(Refusal, match="No space left") as caught:
         agent.fresh_process(full, 10, nothing)
     assert caught.value.code == "disk"
+
+
+def test_a_clock_that_does_not_move_gives_no_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = iter([0, 0, 0, 7] + [5] * 10_000)  # before and after each run: the first one takes no time at all
+    now = 0
+
+    def thread_time_ns() -> int:
+        nonlocal now
+        now += next(steps)
+        return now
+
+    monkeypatch.setattr(agent.time, "thread_time_ns", thread_time_ns)
+    plan = {"clock": "cpu", "min_samples": 4, "max_samples": 4, "seconds": 0.0, "max_s": 10.0, "settled": 0.01}
+    samples = agent._alternate((lambda: None, lambda: None), [1, 1], plan)
+    assert samples["cpu"] == [[5] * 4] * 2
+    assert [len(one) for one in samples["wall"]] == [4, 4]

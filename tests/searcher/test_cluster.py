@@ -15,7 +15,7 @@ from fn3hw.searcher import Heuristic, LocalExecutor, Provenance, open_executor, 
 from fn3hw.searcher.api import ARCHIVE
 from fn3hw.searcher.cluster import RayExecutor
 
-from .synthetic import SyntheticCost, SyntheticImages, make_space
+from .synthetic import SyntheticCost, SyntheticImages, archived, make_space
 
 pytest.importorskip("ray")
 from ray.cluster_utils import Cluster
@@ -45,10 +45,6 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     found.shutdown()
 
 
-def lines(folder: Path) -> list[str]:
-    return [line.split('"seconds"')[0] for line in (folder / ARCHIVE).read_text().splitlines()]
-
-
 def search(folder: Path, evaluator: SyntheticImages, executor: Any) -> list[str]:
     run_search(
         SPACE,
@@ -59,7 +55,7 @@ def search(folder: Path, evaluator: SyntheticImages, executor: Any) -> list[str]
         settings=Heuristic(evaluations=60, seed=3),
         executor=executor,
     )
-    return lines(folder)
+    return archived(folder)
 
 
 def test_two_nodes_find_what_one_worker_finds_though_one_of_them_dies(tmp_path: Path, cluster: Cluster) -> None:

@@ -15,7 +15,7 @@ from fn3hw.searcher.api import ARCHIVE
 from fn3hw.searcher.racing import FEWEST, Race, Runner, is_behind, looks
 from fn3hw.space.subnet import Subnet
 
-from .synthetic import SyntheticCost, SyntheticImages, make_space
+from .synthetic import SyntheticCost, SyntheticImages, archived, make_space
 
 SPACE = make_space(6)
 MADE_FROM = Provenance(device="bench", network="synthetic", profile="p", evaluator="synthetic:1")
@@ -116,10 +116,6 @@ def search(folder: Path, evaluator: SyntheticImages, settings: Heuristic = SETTI
     )
 
 
-def lines(folder: Path) -> list[str]:
-    return [line.split('"seconds"')[0] for line in (folder / ARCHIVE).read_text().splitlines()]
-
-
 class Interrupted(SyntheticImages):
     def __init__(self, after: int) -> None:
         super().__init__(SPACE)
@@ -137,27 +133,27 @@ def test_an_interrupted_search_ends_as_if_it_had_not_been(tmp_path: Path, after:
     with pytest.raises(KeyboardInterrupt):
         search(tmp_path / "cut", Interrupted(after))
     search(tmp_path / "cut", SyntheticImages(SPACE))
-    assert sorted(lines(tmp_path / "cut")) == sorted(lines(tmp_path / "whole"))
+    assert sorted(archived(tmp_path / "cut")) == sorted(archived(tmp_path / "whole"))
 
 
 def test_workers_side_by_side_find_the_same(tmp_path: Path) -> None:
     search(tmp_path / "one", SyntheticImages(SPACE))
     search(tmp_path / "three", SyntheticImages(SPACE), workers=3)
-    assert lines(tmp_path / "one") == lines(tmp_path / "three")
+    assert archived(tmp_path / "one") == archived(tmp_path / "three")
 
 
 def test_a_finished_search_run_again_evaluates_nothing(tmp_path: Path) -> None:
     search(tmp_path, SyntheticImages(SPACE))
-    before, again = lines(tmp_path), SyntheticImages(SPACE)
+    before, again = archived(tmp_path), SyntheticImages(SPACE)
     search(tmp_path, again)
-    assert again.calls == 0 and lines(tmp_path) == before
+    assert again.calls == 0 and archived(tmp_path) == before
 
 
 def test_what_was_given_up_is_on_no_front_and_no_answer_to_another_search(tmp_path: Path) -> None:
     evaluator = SyntheticImages(SPACE)
     atlas = search(tmp_path, evaluator)
     archive = Archive(tmp_path / ARCHIVE, SPACE, evaluator.key)
-    everyone = [SPACE.parse(line.split('"')[3]) for line in lines(tmp_path)]
+    everyone = [SPACE.parse(line.split('"')[3]) for line in archived(tmp_path)]
     given_up = [subnet for subnet in everyone if archive.find(subnet) is None]
     assert given_up and not {point.subnet for point in (*atlas.points, *atlas.dominated)}.intersection(given_up)
     search_id = (tmp_path / ARCHIVE).read_text().split('"search": "')[1].split('"')[0]
