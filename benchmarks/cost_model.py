@@ -1,10 +1,12 @@
 """The cost model over the number of measured subnets, on subnets of random, unaligned counts.
 
-Networks: torchvision's MobileNetV2 and ResNet-50 at 224×224 with their widths gated, or a run (channels, layers and
-bits of Fashion-MNIST). Fitted on 5, 10, 20, 40 and 80 subnets of the sampling plan, each set but the first within the
-next; tested on 60 uniformly random ones, beside the repeat noise of the same measurements and simpler models fitted on
-the same subnets.
-Usage: python benchmarks/cost_model.py mobilenet_v2 | resnet50 | RUN; profiles are kept in runs/cost and gone on with
+Networks: torchvision's MobileNetV2 and ResNet-50 at 224×224 with their widths gated, the network of a packaged recipe
+(fashion-mnist-joint: channels, layers and bits), or a trained run. The weights of the first two are random: latency
+does not depend on them, and a profile serves any training of its network. Fitted on 5, 10, 20, 40 and 80 subnets of the
+sampling plan, each set but the first within the next; tested on 60 uniformly random ones, beside the repeat noise of
+the same measurements and simpler models fitted on the same subnets.
+Usage: python benchmarks/cost_model.py mobilenet_v2 | resnet50 | RECIPE | RUN; profiles are kept in runs/cost and gone
+on with
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from fn3hw.profiler import Profile, Progress, plan, profile
 from fn3hw.space import Bits, nest
 from fn3hw.space.networks import build
 from fn3hw.space.subnet import SearchSpace, Subnet
+from fn3hw.training import Recipe, recipe_data, recipe_network
 
 FOLDER = Path("runs/cost")
 SIZES = (5, 10, 20, 40, 80)
@@ -35,7 +38,7 @@ TEST = 60
 
 def main() -> None:
     name = sys.argv[1].rstrip("/")
-    supernet = torchvision_supernet(name) if name in ("mobilenet_v2", "resnet50") else run_supernet(Path(name))
+    supernet = named_supernet(name)
     name = Path(name).name
     measured = measure(supernet, name)
     curves = {size: scores(supernet, subset(measured, size)) for size in SIZES}
@@ -118,17 +121,22 @@ def scores(supernet: Supernet, measured: Profile) -> dict[str, Any]:
     return rows
 
 
+def named_supernet(name: str) -> Supernet:
+    """The supernet of a trained run, of a torchvision network, or of a recipe's network."""
+    if Path(name).is_dir():
+        return OpenRun(Path(name), Console(as_json=False)).supernet
+    if name in ("mobilenet_v2", "resnet50"):
+        return torchvision_supernet(name)
+    recipe = Recipe.load(name)
+    return export(recipe_network(recipe, recipe_data(recipe)).eval())
+
+
 def torchvision_supernet(name: str, bits: Bits | None = None) -> Supernet:
     """A torchvision network with random weights, its widths gated, and quantized where bits are given."""
     torch.manual_seed(0)
     module = build(f"torchvision/{name}", n_classes=1000, input_shape=(3, 224, 224)).eval()
     levels = ("channel", "bit") if bits else ("channel",)
     return export(nest(module, torch.zeros(1, 3, 224, 224), levels, keep={"channel": 0.25}, bits=bits))
-
-
-def run_supernet(folder: Path) -> Supernet:
-    """The supernet of a trained run."""
-    return OpenRun(folder, Console(as_json=False)).supernet
 
 
 def tell(progress: Progress) -> None:

@@ -27,6 +27,8 @@ from fn3hw.space.subnet import Subnet
 
 FOLDER = Path(__file__).parent.parent / "profiles"
 SUBNETS, TESTS = 30, 12
+ROUNDS = 3
+"""Rounds per subnet where time is measured."""
 THREADS = (1, 2)
 INTEGERS = Bits(schedule=Schedule(levels=(64, 127), full_precision=True), groups=1)
 
@@ -69,6 +71,7 @@ def main() -> None:
     asked = parser.parse_args()
     with connect(asked.device) as session:
         key = session.device.key
+    rounds = ROUNDS if not key.get("emulated") else None
     counts = bool(key.get("counts_instructions"))
     folder = FOLDER / slug(f"{'emulated' if key.get('emulated') else key['cpu_model']} {key['machine']}")
     folder.mkdir(exist_ok=True)
@@ -77,21 +80,29 @@ def main() -> None:
         supernet = REFERENCES[name].supernet()
         for threads in THREADS[:1] if counts else THREADS:
             path = folder / f"{name}-{threads}-thread{'s' * (threads > 1)}.json"
-            rows[path.stem] = describe(supernet, measured(supernet, asked.device, threads, name, path))
+            rows[path.stem] = describe(supernet, measured(supernet, asked.device, name, path, rounds, threads))
     report(
         f"profiles-{folder.name}",
         {"device": key["cpu_model"], "subnets": SUBNETS, "tested_on": TESTS, "profiles": rows},
     )
 
 
-def measured(supernet: Supernet, device: str, threads: int, name: str, path: Path) -> Profile:
+def measured(supernet: Supernet, device: str, name: str, path: Path, rounds: int | None, threads: int) -> Profile:
     """The profile from its file, or measured; a journal beside the file keeps what was measured so far."""
     if path.is_file():
         return Profile.read(path)
     journal = path.with_suffix(".journal")
     runtime = Runtime(intra_op_threads=threads)
     found = profile(
-        supernet, device, SUBNETS, holdout=TESTS, runtime=runtime, name=name, journal=journal, progress=tell
+        supernet,
+        device,
+        SUBNETS,
+        holdout=TESTS,
+        rounds=rounds,
+        runtime=runtime,
+        name=name,
+        journal=journal,
+        progress=tell,
     )
     found.write(path)
     journal.unlink(missing_ok=True)

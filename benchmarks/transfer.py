@@ -23,6 +23,8 @@ from fn3hw.space.quantizer import Schedule
 from fn3hw.space.subnet import Subnet
 
 SIZES = (10, 30)
+ROUNDS = 3
+"""Rounds per subnet; the profile of `cost_model.py` has more."""
 ORIGIN = 40
 """Subnets that the profile to start from was fitted on."""
 
@@ -78,6 +80,7 @@ def measured(
         supernet,
         "local",
         subnets=[*fit, *(one for one in tests if one not in fit)],
+        rounds=ROUNDS,
         runtime=runtime,
         name=name,
         journal=path.with_suffix(".journal"),
