@@ -46,7 +46,7 @@ class Effort:
         max_samples: samples per round, at most.
         max_s: seconds per round and model, at most.
         quiet_wait_s: seconds that a round waits for a quiet moment, at most: one in which the reference is about as
-            fast as it was in the fastest rounds so far.
+            fast as it was in the fastest rounds so far. All rounds together wait for half of the time that they take.
         min_sample_us: shorter runs are batched until a sample takes this long.
         kernel_warmup_s: seconds of warming up before kernels are timed.
         kernel_runs: runs that kernels are timed over, at least.
@@ -98,6 +98,8 @@ class Effort:
 
 _KNOWN: Final = 5
 """Rounds after which a quiet moment can be told from others."""
+_WAITING: Final = 0.5
+"""Seconds of waiting for quiet moments per second of samples, at most."""
 _FASTEST: Final = 0.05
 """The quantile of all rounds that stands for the fastest ones."""
 
@@ -224,17 +226,24 @@ def measure_rounds(
             if (candidate.subnet, number) in have:
                 continue
             retries = min(effort.retries, spare)
-            plan = effort.to_json() | {"quiet_ns": _quiet_ns(finished)}
+            plan = _plan(effort, finished)
             one = _measure_round(session, reference, candidate, number, plan, runtime, seed, usual, retries)
             spare -= one.rejected
             usual.append(one.reference_median_ns)
             finished.append(one)
             yield one
     for candidate, number in _disagreeing(candidates, finished, effort, seed):
-        plan = effort.to_json() | {"quiet_ns": _quiet_ns(finished)}
+        plan = _plan(effort, finished)
         one = _measure_round(session, reference, candidate, number, plan, runtime, seed, usual, 0)
         finished.append(one)
         yield one
+
+
+def _plan(effort: Effort, finished: Sequence[Round]) -> dict[str, Any]:
+    """What a device is told about the next round: where a device stays busy, it is not waited for all the time."""
+    waited_s, sampled_s = (sum(one.conditions.get(name, 0.0) for one in finished) for name in ("slept_s", "wall_s"))
+    patience_s = effort.quiet_wait_s if waited_s <= _WAITING * sampled_s else 0.0
+    return effort.to_json() | {"quiet_ns": _quiet_ns(finished), "quiet_wait_s": patience_s}
 
 
 def _quiet_ns(finished: Sequence[Round]) -> float | None:

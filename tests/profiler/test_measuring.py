@@ -101,6 +101,20 @@ def test_candidates_that_were_only_seen_in_loud_moments_get_further_rounds() -> 
     assert asked[:5] == [None] * 5 and asked[-1] == pytest.approx(1100, rel=0.01)
 
 
+def test_quiet_moments_are_waited_for_half_of_the_time_at_most() -> None:
+    waits = list[float]()
+
+    class Busy(Scripted):
+        def measure(self, *, reference: bytes, candidate: bytes, **options: Any) -> dict[str, Any]:
+            answer = super().measure(reference=reference, candidate=candidate)
+            waits.append(options["plan"]["quiet_wait_s"])
+            return answer | {"conditions": CALM | {"wall_s": 1.0, "cpu_s": 1.0, "date_s": 1.0, "slept_s": waits[-1]}}
+
+    measured(Busy(), Effort(rounds=10, quiet_wait_s=2.0))
+    assert 0.4 * len(waits) <= sum(waits) <= 0.5 * len(waits) + 2.0
+    assert set(waits) == {0.0, 2.0}
+
+
 @pytest.mark.parametrize(
     ("conditions", "says"),
     [
