@@ -12,7 +12,7 @@ from fn3hw.cli.console import Console
 from fn3hw.cli.options import Address, AsJson, ExecutorName, Plot, ProfileFile, RunFolder, Seed
 from fn3hw.cli.runs import OpenRun
 from fn3hw.cost import fit_cost
-from fn3hw.errors import UnknownName
+from fn3hw.errors import InputError, UnknownName
 from fn3hw.profiler import Profile
 from fn3hw.searcher import Atlas, Executor, Heuristic, open_executor, plot_front
 from fn3hw.searcher import search as search_front
@@ -49,6 +49,11 @@ def search(
     """Search under measured cost. Interrupted, run again, it goes on; what was evaluated is never evaluated again."""
     if cost not in COSTS:
         raise UnknownName("cost", cost, COSTS)
+    if not evaluations and (cost != "latency" or level or executor != "local"):
+        raise InputError(
+            "--evaluations 0 takes what earlier searches know: --cost, --level and --executor have nothing to search.",
+            hint="Leave them out, or ask for some evaluations.",
+        )
     console = Console(as_json=as_json)
     opened = OpenRun(run, console)
     measured = opened.profile(profile)

@@ -251,6 +251,12 @@ def test_a_run_that_is_not_trained_to_its_end(call: Any, own: Path) -> None:
     check_error(call("profile", own, "--json"), 2, "not trained", "fn3hw train")
 
 
+def test_a_search_without_evaluations_has_nothing_to_search(call: Any, made: Path) -> None:
+    asked = ("search", made, "--profile", made / "profile.json", "--evaluations", 0, "--json")
+    for option in (("--cost", "size"), ("--level", "channel"), ("--executor", "ray")):
+        check_error(call(*asked, *option), 2, option[0], "evaluations")
+
+
 def test_a_run_that_was_not_searched(call: Any, own: Path) -> None:
     asked = ("lookup", own, "--profile", own / "profile.json", "--size-mib", 1, "--json")
     (own / "evaluators.json").write_text('{"search": 1')
