@@ -71,19 +71,27 @@ def quantile_over_rounds(quantile: float) -> Estimator:
                                         for r, c in statistics.quiet(own)]))  # fmt: skip
 
 
-def fastest_of_all(own: Samples) -> float:
-    """The fastest sample of the candidate over the fastest of the reference, in all quiet rounds together."""
-    quiet = statistics.quiet(own)
-    return min(min(c) for _, c in quiet) / min(min(r) for r, _ in quiet)
+def fastest_of_all(few: int) -> Estimator:
+    """Mean of the candidate's few fastest samples over that of the reference's, of all rounds together."""
+    return lambda own: float(
+        np.divide(*(np.sort(np.concatenate(ns))[:few].mean() for ns in list(zip(*own, strict=True))[::-1]))
+    )
+
+
+def plain_mean(own: Samples) -> float:
+    """Geometric mean of the ratios of the rounds, all of which count alike."""
+    return float(np.exp(np.mean([np.log(statistics.round_ratio(r, c)) for r, c in own])))
 
 
 ESTIMATORS: dict[str, Estimator] = {
-    "ours: fastest samples, both views": statistics.ratio,
-    "fastest samples, median over rounds": quantile_over_rounds(0.0),
-    "fastest samples of all rounds": fastest_of_all,
-    "2% quantiles, median over rounds": quantile_over_rounds(0.02),
-    "lower deciles, median over rounds": quantile_over_rounds(0.1),
-    "medians, median over rounds": quantile_over_rounds(0.5),
+    "ours: three fastest, quieter rounds count more": statistics.ratio,
+    "three fastest, mean over rounds": plain_mean,
+    "fastest sample, median over quiet rounds": quantile_over_rounds(0.0),
+    "fastest sample of all rounds": fastest_of_all(1),
+    "six fastest samples of all rounds": fastest_of_all(6),
+    "2% quantiles, median over quiet rounds": quantile_over_rounds(0.02),
+    "lower deciles, median over quiet rounds": quantile_over_rounds(0.1),
+    "medians, median over quiet rounds": quantile_over_rounds(0.5),
 }
 
 

@@ -563,36 +563,37 @@ def pin(runtime: Header) -> int | None:
 def kernels(request: Header, models: dict[str, str], _: bytes) -> Answer:
     """Time per kernel from ONNX Runtime's own profile, in order of execution: names, operators and microseconds.
 
-    Every kernel has its own fastest runs, since a disturbance seldom spares a whole run: see `undisturbed`. Runs come
-    in bursts with naps between them, each of which waits for a quiet moment, so that a neighbour that is busy for a
-    second does not spoil them all.
+    The reference runs in between as it does in `measure`, so that a kernel finds the caches as it does there. Every
+    kernel has its own fastest runs, since a disturbance seldom spares a whole run: see `undisturbed`. Runs come in
+    bursts with naps between them, each of which waits for a quiet moment, so that a neighbour that is busy for a second
+    does not spoil them all.
     """
-    plan = request["plan"]
+    plan, runtime, seed = request["plan"], request["runtime"], request.get("seed", 0)
     wait_for_turn(request.get("busy_s", BUSY_S))
-    core = pin(request["runtime"])
+    core = pin(runtime)
     with tempfile.TemporaryDirectory(prefix="fn3hw-kernels-") as folder:
         prefix = os.path.join(folder, "trace")
-        session, _ms = open_session(models["candidate"], request["runtime"], profile_prefix=prefix)
-        run = judge = runner(session, request.get("seed", 0))
-        if plan.get("quiet_ns"):
-            # Timing kernels slows the model down: how quiet it is, its plain session says.
-            judge = runner(open_session(models["candidate"], request["runtime"])[0], request.get("seed", 0))
+        session, _ms = open_session(models["candidate"], runtime, profile_prefix=prefix)
+        run = runner(session, seed)
+        between = runner(open_session(models["reference"], runtime)[0], seed)
         gc.disable()
         start = time.perf_counter()
         warm = 1
         while warm < plan["warmup_runs"] or time.perf_counter() - start < plan["kernel_warmup_s"]:
+            between()
             run()
             warm += 1
         timed = 0
         for burst in range(1, plan["kernel_bursts"] + 1):
             if burst > 1:
                 time.sleep(plan["kernel_nap_s"])
-            _wait_for_quiet(judge, {**plan, "quiet_wait_s": plan["quiet_wait_s"] / plan["kernel_bursts"]})
+            _wait_for_quiet(between, {**plan, "quiet_wait_s": plan["quiet_wait_s"] / plan["kernel_bursts"]})
             start, share = time.perf_counter(), burst / plan["kernel_bursts"]
             while timed < share * plan["kernel_runs"] or (
                 time.perf_counter() - start < plan["kernel_s"] / plan["kernel_bursts"]
                 and timed < share * plan["max_kernel_runs"]
             ):
+                between()
                 run()
                 timed += 1
         path = session.end_profiling()

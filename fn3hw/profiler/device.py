@@ -220,13 +220,17 @@ class Session:
         }
         return self._ask("measure", request, {"reference": reference, "candidate": candidate})[0]
 
-    def kernels(self, model: bytes, *, plan: Mapping[str, Any], runtime: Runtime, seed: int = 0) -> list[list[Any]]:
+    def kernels(
+        self, *, reference: bytes, candidate: bytes, plan: Mapping[str, Any], runtime: Runtime, seed: int = 0
+    ) -> list[list[Any]]:
         """``[name, operator, provider, microseconds]`` per kernel in order of execution, by ONNX Runtime's profile.
 
-        Where the plan has ``quiet_ns``, kernels are timed while the model takes no longer than that.
+        The kernels are the candidate's; the reference runs in between, as in `measure`. Where the plan has
+        ``quiet_ns``, kernels are timed while the reference takes no longer than that.
         """
         request = {"plan": {**plan, "clock": runtime.clock}, "runtime": runtime.to_json(), "seed": seed}
-        kernels: list[list[Any]] = self._ask("kernels", request, {"candidate": model})[0]["kernels"]
+        answer = self._ask("kernels", request, {"reference": reference, "candidate": candidate})[0]
+        kernels: list[list[Any]] = answer["kernels"]
         return kernels
 
     def peak_memory(self, model: bytes, *, runtime: Runtime, arena: bool = True, seed: int = 0) -> dict[str, Any]:

@@ -226,31 +226,31 @@ def measure_rounds(
             if (candidate.subnet, number) in have:
                 continue
             retries = min(effort.retries, spare)
-            plan = _plan(effort, finished)
+            plan = plan_of(effort, finished)
             one = _measure_round(session, reference, candidate, number, plan, runtime, seed, usual, retries)
             spare -= one.rejected
             usual.append(one.reference_median_ns)
             finished.append(one)
             yield one
     for candidate, number in _disagreeing(candidates, finished, effort, seed):
-        plan = _plan(effort, finished)
+        plan = plan_of(effort, finished)
         one = _measure_round(session, reference, candidate, number, plan, runtime, seed, usual, 0)
         finished.append(one)
         yield one
 
 
-def _plan(effort: Effort, finished: Sequence[Round]) -> dict[str, Any]:
+def plan_of(effort: Effort, finished: Sequence[Round]) -> dict[str, Any]:
     """What a device is told about the next round: where a device stays busy, it is not waited for all the time."""
     waited_s, sampled_s = (sum(one.conditions.get(name, 0.0) for one in finished) for name in ("slept_s", "wall_s"))
     patience_s = effort.quiet_wait_s if waited_s <= _WAITING * sampled_s else 0.0
-    return effort.to_json() | {"quiet_ns": _quiet_ns(finished), "quiet_wait_s": patience_s}
+    return effort.to_json() | {"quiet_ns": quiet_ns(finished), "quiet_wait_s": patience_s}
 
 
-def _quiet_ns(finished: Sequence[Round]) -> float | None:
+def quiet_ns(finished: Sequence[Round]) -> float | None:
     """What the reference takes at most in a quiet moment; None as long as too little is known."""
     if len(finished) < _KNOWN:
         return None
-    times = [statistics.reference_time(one.samples[0]) for one in finished]
+    times = [statistics.undisturbed(one.samples[0]) for one in finished]
     return statistics.QUIET * float(np.quantile(times, _FASTEST))
 
 
@@ -272,8 +272,8 @@ def _disagreeing(
 
 def _is_loud(own: Sequence[Round], finished: Sequence[Round]) -> bool:
     """Whether fewer than two of a candidate's rounds were measured in a quiet moment."""
-    limit = _quiet_ns(finished)
-    return limit is not None and sum(statistics.reference_time(one.samples[0]) <= limit for one in own) < 2
+    limit = quiet_ns(finished)
+    return limit is not None and sum(statistics.undisturbed(one.samples[0]) <= limit for one in own) < 2
 
 
 def _measure_round(

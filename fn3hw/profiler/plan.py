@@ -2,10 +2,11 @@
 
 The full and the smallest subnet are always among them. The others fill the space: the range of every gate is cut into
 as many strata as there are subnets, and each gate visits its strata in an order of its own (a Latin hypercube). Within
-its stratum a count is moved to a wanted alignment: odd, 2·odd, 4·odd, ... in equal shares that each gate, too, deals
-out in an order of its own. So for each gate by itself there are narrow and wide counts of each alignment, and the rules
-of a device (a step every 16 channels, a penalty off multiples of 4, ...) can be found gate by gate. Of several such
-designs the one is taken whose gates are least correlated.
+its stratum a count is moved to a wanted alignment: odd, 2·odd, 4·odd, ... So for each gate by itself there are narrow
+and wide counts of each alignment, and the rules of a device (a step every 16 channels, a penalty off multiples of 4,
+...) can be found gate by gate. How many of a subnet's counts are odd, or round, differs from subnet to subnet, from
+nearly none to nearly all: were it alike in all of them, nobody could tell what alignment is worth end to end. Of
+several such designs the one is taken whose gates are least correlated.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from fn3hw.space.gate import Gate
 from fn3hw.space.subnet import SearchSpace, Subnet
 
 IntArray = NDArray[np.int64]
+FloatArray = NDArray[np.float64]
 
 _DESIGNS = 20
-_ALIGNMENTS = (0, 2, 1, 3, 0, 4, 1, 5)
-"""Wanted powers of two, dealt out in turn: half of the counts are no multiple of 4, as most random counts are not."""
+_ALIGNMENTS = (0, 0, 1, 1, 2, 3, 4, 5)
+"""Wanted powers of two, in equal shares: half of the counts are no multiple of 4, as most random counts are not."""
 
 
 def plan(space: SearchSpace, n: int, *, seed: int = 0) -> list[Subnet]:
@@ -50,12 +52,19 @@ def holdout(space: SearchSpace, n: int, *, seed: int = 0, exclude: Iterable[Subn
 
 
 def _design(space: SearchSpace, n: int, rng: np.random.Generator) -> IntArray:
-    return np.stack([_column(gate, n, rng) for gate in space], axis=1) if len(space) else np.empty((n, 0), np.int64)
+    roundness = _strata(n, rng)
+    columns = [_column(gate, roundness, rng) for gate in space]
+    return np.stack(columns, axis=1) if len(space) else np.empty((n, 0), np.int64)
 
 
-def _column(gate: Gate, n: int, rng: np.random.Generator) -> IntArray:
-    """Counts of one gate for ``n`` subnets."""
-    position = (rng.permutation(n) + rng.random(n)) / n
+def _strata(n: int, rng: np.random.Generator) -> FloatArray:
+    """``n`` numbers from 0 to 1, one in each n-th part of the range, in random order."""
+    return np.asarray((rng.permutation(n) + rng.random(n)) / n)
+
+
+def _column(gate: Gate, roundness: FloatArray, rng: np.random.Generator) -> IntArray:
+    """Counts of one gate for n subnets, whose counts are the rounder the nearer ``roundness``, shape (n,), is to 1."""
+    position = _strata(len(roundness), rng)
     if gate.level == "layer":
         # A branch that is off teaches nothing about the gates inside it: three of four single branches are on.
         position = np.sqrt(position)
@@ -67,7 +76,10 @@ def _column(gate: Gate, n: int, rng: np.random.Generator) -> IntArray:
     counts = gate.min_kept + np.floor(position * span).astype(np.int64)
     if gate.level == "layer" or span < 8:
         return counts
-    wanted = np.resize(np.asarray(_ALIGNMENTS), n)[rng.permutation(n)]
+    # The sum of two uniform numbers, and which share of such sums is smaller: uniform again, but like its subnet's.
+    mixed = roundness + _strata(len(roundness), rng)
+    share = np.where(mixed < 1, mixed**2 / 2, 1 - (2 - mixed) ** 2 / 2)
+    wanted = np.asarray(_ALIGNMENTS)[(share * len(_ALIGNMENTS)).astype(np.int64).clip(max=len(_ALIGNMENTS) - 1)]
     return np.asarray([_align(gate, int(c), int(a)) for c, a in zip(counts, wanted, strict=True)], dtype=np.int64)
 
 

@@ -18,7 +18,7 @@ from fn3hw.profiler import statistics
 from fn3hw.profiler.device import DEFAULT_RUNTIME, Device, Runtime, Session, connect
 from fn3hw.profiler.journal import Journal
 from fn3hw.profiler.kernels import attribute
-from fn3hw.profiler.measuring import COUNTED, EMULATED, Candidate, Effort, Round, measure_rounds
+from fn3hw.profiler.measuring import COUNTED, EMULATED, Candidate, Effort, Round, measure_rounds, quiet_ns
 from fn3hw.profiler.plan import holdout as plan_holdout
 from fn3hw.profiler.plan import plan as plan_subnets
 from fn3hw.profiler.record import Measurement, Network, Profile, Reference, RoundRecord
@@ -208,19 +208,11 @@ class _Work:
             # Rounds that disagree get further ones, nobody knows how many.
             total = max(total, done + len(ids - self.journal.details.keys()))
             self._tell("rounds", done, total)
-        fastest = self._fastest()
         for subnet in subnets:
             if subnet.id not in self.journal.details:
-                self.journal.add_details(subnet.id, self._details(subnet, fastest[subnet.id]))
+                self.journal.add_details(subnet.id, self._details(subnet))
                 done += 1
                 self._tell("details", done, max(total, done))
-
-    def _fastest(self) -> dict[str, float]:
-        """Of each subnet with a round its fastest sample in ns: what it takes in a quiet moment."""
-        found: dict[str, float] = {}
-        for one in self.journal.rounds:
-            found[one.subnet] = min(found.get(one.subnet, float("inf")), *one.samples[1])
-        return found
 
     def _choose_runtime(self) -> None:
         """How ONNX Runtime runs the full network fastest."""
@@ -267,18 +259,19 @@ class _Work:
     def model(self, subnet: Subnet) -> bytes:
         return _file(self.network, subnet)
 
-    def _details(self, subnet: Subnet, fastest_ns: float) -> dict[str, Any]:
+    def _details(self, subnet: Subnet) -> dict[str, Any]:
         """Kernel times and memory, each in a process of its own: both would disturb the timing.
 
-        Kernels are timed in moments in which the subnet is about as fast as in its fastest sample. They have times, but
-        no counts of instructions: where these are the cost, times would only mislead.
+        Kernels have times, but no counts of instructions: where these are the cost, times would only mislead.
         """
         sliced = self.network.deployed(subnet)
         model = sliced.SerializeToString(deterministic=True)
         kernels = []
         if self.runtime.clock != "instructions":
-            plan = self.effort.to_json() | {"quiet_ns": statistics.QUIET * fastest_ns}
-            kernels = self.session.kernels(model, plan=plan, runtime=self.runtime, seed=self.seed)
+            plan = self.effort.to_json() | {"quiet_ns": quiet_ns(self.journal.rounds)}
+            kernels = self.session.kernels(
+                reference=self.model(self.reference), candidate=model, plan=plan, runtime=self.runtime, seed=self.seed
+            )
         memory = self.session.peak_memory(model, runtime=self.runtime, seed=self.seed)
         without = self.session.peak_memory(model, runtime=self.runtime, arena=False, seed=self.seed)
         kept = ("peak_mib", "runtime_mib", "increment_mib", "load_ms", "first_run_ms")

@@ -217,10 +217,13 @@ class Profile(_Part):
             raise NoisyMeasurement(" ".join(self.reasons), hint=" ".join(self.advice))
 
     def to_text(self) -> str:
-        """The file's content: JSON with sorted keys, its own SHA-256 included. What a file lacked, it still lacks."""
+        """The file's content: JSON, its own SHA-256 included. What a file lacked, it still lacks.
+
+        Keys stay in their order: that of the network's nodes tells which of them may be fused into which.
+        """
         content = self.model_dump(mode="json", by_alias=True, exclude_unset=True)
         content["sha256"] = _checksum(content)
-        return _canonical(content) + "\n"
+        return _json(content, sort_keys=False) + "\n"
 
     def write(self, path: Path | str) -> None:
         """Write the profile as a file.
@@ -271,12 +274,13 @@ class Profile(_Part):
             raise ProfileError(f"{source} does not follow {SCHEMA}: {place}: {first['msg']}.", hint=_AGAIN) from error
 
 
-def _canonical(content: Any) -> str:
-    return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+def _json(content: Any, *, sort_keys: bool) -> str:
+    return json.dumps(content, sort_keys=sort_keys, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def _checksum(content: dict[str, Any]) -> str:
-    return hashlib.sha256(_canonical(content).encode()).hexdigest()
+    """Of the content with sorted keys: another program may have written it in another order."""
+    return hashlib.sha256(_json(content, sort_keys=True).encode()).hexdigest()
 
 
 _AGAIN = "Measure it again: fn3hw profile RUN --output FILE"

@@ -255,13 +255,14 @@ def test_two_programs_take_turns_and_none_waits_forever(
     monkeypatch.setenv("TMPDIR", str(tmp_path))  # a device of its own: other tests measure meanwhile
     plan = {**quick.to_json(), "clock": "wall"}
     request = {"plan": plan, "runtime": DEFAULT_RUNTIME.to_json(), "busy_s": 0.1}
+    models = {"reference": network.model(), "candidate": network.model()}
     with connect() as session, open(tmp_path / "fn3hw-agent.lock", "a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(DeviceRefusal) as caught:
-            session._ask("kernels", request, {"candidate": network.model()})
+            session._ask("kernels", request, models)
         assert caught.value.reason == "busy" and caught.value.hint
         fcntl.flock(lock, fcntl.LOCK_UN)
-        assert session._ask("kernels", request, {"candidate": network.model()})[0]["runs"] >= quick.kernel_runs
+        assert session._ask("kernels", request, models)[0]["runs"] >= quick.kernel_runs
 
 
 def test_a_model_that_the_runtime_rejects_is_a_refusal(local: Session, network: FakeSupernet, quick: Effort) -> None:
@@ -269,7 +270,7 @@ def test_a_model_that_the_runtime_rejects_is_a_refusal(local: Session, network: 
     broken.graph.node[0].op_type = "Convolute"
     for model in (b"no model at all", broken.SerializeToString()):
         with pytest.raises(DeviceRefusal) as caught:
-            local.kernels(model, plan=quick.to_json(), runtime=DEFAULT_RUNTIME)
+            local.kernels(reference=model, candidate=model, plan=quick.to_json(), runtime=DEFAULT_RUNTIME)
         assert caught.value.reason == "model-rejected"
         assert caught.value.hint
     assert local.peak_memory(network.model(), runtime=DEFAULT_RUNTIME)["peak_mib"] > 1

@@ -45,7 +45,14 @@ def test_a_file_from_before_an_entry_existed_stays_as_it_is(measured: Profile) -
     text = signed(document)
     older = Profile.from_text(text)
     assert older.measurements[0].rounds[0].at_s is None
-    assert older.to_text() == text
+    assert json.loads(older.to_text()) == json.loads(text)
+
+
+def test_the_order_of_the_nodes_is_kept_and_a_file_in_another_order_is_read(measured: Profile, tmp_path: Path) -> None:
+    measured.write(tmp_path / "p.json")
+    assert list(Profile.read(tmp_path / "p.json").network.units) == list(measured.network.units)
+    rearranged = json.dumps(json.loads(measured.to_text()), sort_keys=True)
+    assert Profile.from_text(rearranged) == measured
 
 
 def test_the_published_schema_is_fresh_and_profiles_follow_it(measured: Profile) -> None:
