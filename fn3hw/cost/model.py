@@ -45,15 +45,18 @@ class Rules:
         own: units that follow rules of their own, one rule per width.
         by: ``"kernels"``, or ``"end to end"`` where the profile has no kernel times.
         precisions: what bits buy, where the network has bit gates.
+        borders: whether it costs time that an aligned unit follows one that is not.
     """
 
     shared: Rule
     own: dict[str, tuple[Rule, ...]]
     by: str
     precisions: str = ""
+    borders: bool = False
 
     def __str__(self) -> str:
         lines = [f"{self.shared} (from {self.by} times)", *([self.precisions] if self.precisions else [])]
+        lines += ["an aligned width after one that is not costs extra"] if self.borders else []
         lines += [f"  {unit}: {'; '.join(str(rule) for rule in rules)}" for unit, rules in self.own.items()]
         return "\n".join(lines)
 
@@ -365,8 +368,9 @@ def _end_to_end_fitter(table: UnitTable, evidence: Evidence) -> tuple[Rules, Evi
 
 
 def _rules(shared: Rule, parts: Iterable[Part], by: str) -> Rules:
+    parts = list(parts)
     own = {part.unit.name: part.rules for part in parts if any(rule != shared for rule in part.rules)}
-    return Rules(shared, own, by)
+    return Rules(shared, own, by, borders=any(part.bordered for part in parts))
 
 
 def _holdout(

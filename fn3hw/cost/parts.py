@@ -46,6 +46,9 @@ class Part:
         mode: which precisions it is the time of, see `fn3hw.cost.precision`.
         origin: the same unit on another device, where one is known: its time is the first term then, and what the
             measurements here say otherwise is shrunk.
+        before: column of the gate just before it in the network, if there is one.
+        bordered: whether that gate has a say: where this unit is aligned and the one before is not, data change their
+            layout in between, or a sum is no longer fused.
     """
 
     unit: Unit
@@ -55,6 +58,8 @@ class Part:
     coef: FloatArray
     mode: Mode = ()
     origin: Part | None = None
+    before: int | None = None
+    bordered: bool = False
 
     @property
     def alpha(self) -> float:
@@ -72,9 +77,18 @@ class Part:
         """Design matrix of shape (n, p), zero where the unit does not exist."""
         rules = rules or self.rules
         terms = design(states.counts[:, list(self.columns)], rules, all_pairs(len(self.columns)))
+        if self.bordered:
+            terms = np.concatenate([terms, self._border(states, rules)], axis=1)
         if self.origin is not None:
             terms = np.concatenate([self.origin.predict(states)[:, None], terms], axis=1)
         return terms * self.present(states)[:, None]
+
+    def _border(self, states: States, rules: tuple[Rule, ...]) -> FloatArray:
+        """Whether the unit is aligned after one that is not, and after one that is: shape (n, 2)."""
+        aligns = np.array([rule.align for rule in rules])
+        aligned = (np.mod(states.counts[:, list(self.columns)], aligns) == 0).all(axis=1)
+        alike = np.mod(states.counts[:, self.before], aligns.max()) == 0
+        return np.stack([aligned & ~alike, aligned & alike], axis=1).astype(np.float64)
 
     def predict(self, states: States) -> FloatArray:
         """Time of shape (n,), in the unit that it was fitted in."""
@@ -87,7 +101,9 @@ def blank_part(table: UnitTable, k: int) -> Part:
     unit = table.units[k]
     branches = tuple(table.encoder.branch_column[branch] for branch in unit.branches)
     columns = tuple(table.columns(unit))
-    return Part(unit, columns, branches, (Rule(),) * len(columns), np.zeros(1))
+    earlier = (column for one in table.units[:k][::-1] for column in table.columns(one) if column not in columns)
+    before = next(earlier, None) if columns else None
+    return Part(unit, columns, branches, (Rule(),) * len(columns), np.zeros(1), before=before)
 
 
 def fit_part(part: Part, states: States, times: FloatArray) -> Part:
@@ -155,7 +171,20 @@ def choose_rules(parts: Sequence[Part], states: States, times: FloatArray) -> tu
         if k in heavy:
             rules = _with_narrow(part, rules, error, states, times[:, k])
         chosen.append(replace(part, rules=rules))
-    return shared, chosen
+    return shared, _with_borders(chosen, sorted(heavy), states, times)
+
+
+def _with_borders(chosen: list[Part], heavy: Sequence[int], states: States, times: FloatArray) -> list[Part]:
+    """The parts, all with a say of the gate before them where the measurements speak for it.
+
+    It is one runtime that lays out data and fuses sums: all parts tell, or none.
+    """
+    bordered = [replace(part, bordered=part.before is not None) for part in chosen]
+    plain_error, error = (
+        weighted_error([parts[k] for k in heavy], states, times[:, heavy]) for parts in (chosen, bordered)
+    )
+    pays = len(times) * np.log((plain_error + NEGLIGIBLE) / (error + NEGLIGIBLE)) > 2 * np.log(2)
+    return bordered if pays else chosen
 
 
 def _with_narrow(

@@ -54,6 +54,7 @@ class Machine:
         scale: factor of all times.
         per_kernel_us: what its profiler adds to each kernel.
         narrow: widths of ``c`` and ``d`` below it run another kernel, 2.5 times slower.
+        reorder_us: what the head adds to change the layout of its data, where ``e`` is aligned and ``d`` is not.
     """
 
     step: int = 16
@@ -62,6 +63,7 @@ class Machine:
     scale: float = 1.0
     per_kernel_us: float = 0.0
     narrow: int = 0
+    reorder_us: float = 0.0
 
     def node_us(self, node: str, counts: dict[str, int]) -> float:
         gates = [g for g in UNITS[node] if "[" not in g]
@@ -74,6 +76,8 @@ class Machine:
                 us += 15.0 + self.penalty * 3.0 * np.prod([float(counts[g]) for g in gates]) / 50 ** (len(gates) - 1)
         if any(counts[g] < self.narrow for g in gates if g in "cd"):
             us *= 2.5
+        if node == "head" and counts["e"] % self.align == 0 and counts["d"] % self.align:
+            us += self.reorder_us
         return float(us * self.scale)
 
     def kernels(self, subnet: Subnet) -> dict[str, float]:

@@ -46,6 +46,14 @@ def test_another_kernel_for_few_channels_is_found_where_there_is_one(cost):
     assert error(narrow, machine) < 0.01
 
 
+def test_a_change_of_layout_between_two_units_is_found_where_there_is_one(cost):
+    assert not cost.rules.borders
+    machine = Machine(reorder_us=60.0)
+    found = fit_cost(measure(machine, subnets(60, 0), noise=0.002))
+    assert found.rules.borders and "after one that is not" in str(found.rules)
+    assert error(found, machine) < 0.01
+
+
 def test_it_is_as_exact_as_the_measurements(cost, profile):
     assert error(cost, X86) < 0.01
     assert cost.holdout.source == "held-out subnets"
