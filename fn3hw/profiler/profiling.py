@@ -208,9 +208,10 @@ class _Work:
             # Rounds that disagree get further ones, nobody knows how many.
             total = max(total, done + len(ids - self.journal.details.keys()))
             self._tell("rounds", done, total)
+        limit_ns = quiet_ns([one for one in self.journal.rounds if one.subnet in ids])
         for subnet in subnets:
             if subnet.id not in self.journal.details:
-                self.journal.add_details(subnet.id, self._details(subnet))
+                self.journal.add_details(subnet.id, self._details(subnet, limit_ns))
                 done += 1
                 self._tell("details", done, max(total, done))
 
@@ -259,16 +260,17 @@ class _Work:
     def model(self, subnet: Subnet) -> bytes:
         return _file(self.network, subnet)
 
-    def _details(self, subnet: Subnet) -> dict[str, Any]:
+    def _details(self, subnet: Subnet, limit_ns: float | None) -> dict[str, Any]:
         """Kernel times and memory, each in a process of its own: both would disturb the timing.
 
-        Kernels have times, but no counts of instructions: where these are the cost, times would only mislead.
+        Kernels are timed while the reference takes no longer than ``limit_ns``. They have times, but no counts of
+        instructions: where these are the cost, times would only mislead.
         """
         sliced = self.network.deployed(subnet)
         model = sliced.SerializeToString(deterministic=True)
         kernels = []
         if self.runtime.clock != "instructions":
-            plan = self.effort.to_json() | {"quiet_ns": quiet_ns(self.journal.rounds)}
+            plan = self.effort.to_json() | {"quiet_ns": limit_ns}
             kernels = self.session.kernels(
                 reference=self.model(self.reference), candidate=model, plan=plan, runtime=self.runtime, seed=self.seed
             )
