@@ -260,19 +260,20 @@ def _disagreeing(
     """Candidates that need another round, and its number; ``finished`` grows while this runs."""
     planned = effort.rounds * len(candidates)
     allowed = planned // 4 - (len(finished) - planned)
+    limit = quiet_ns(finished)
     for number in range(effort.rounds, effort.rounds + effort.extra_rounds):
         order = np.random.default_rng([seed, number, 3]).permutation(len(candidates))
         for candidate in (candidates[i] for i in order):
             own = [one for one in finished if one.subnet == candidate.subnet]
             disagree = statistics.repeat_error([one.samples for one in own]) > effort.agreement
-            if (disagree or _is_loud(own, finished)) and allowed > 0 and all(one.number != number for one in own):
+            if (disagree or _is_loud(own, limit)) and allowed > 0 and all(one.number != number for one in own):
                 allowed -= 1
                 yield candidate, number
+                limit = quiet_ns(finished)
 
 
-def _is_loud(own: Sequence[Round], finished: Sequence[Round]) -> bool:
-    """Whether fewer than two of a candidate's rounds were measured in a quiet moment."""
-    limit = quiet_ns(finished)
+def _is_loud(own: Sequence[Round], limit: float | None) -> bool:
+    """Whether fewer than two of a candidate's rounds were measured in a quiet moment, told by `quiet_ns`."""
     return limit is not None and sum(statistics.undisturbed(one.samples[0]) <= limit for one in own) < 2
 
 
