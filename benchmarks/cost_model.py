@@ -34,6 +34,8 @@ from fn3hw.training import Recipe, recipe_data, recipe_network
 FOLDER = Path("runs/cost")
 SIZES = (5, 10, 20, 40, 80)
 TEST = 60
+TEST_ROUNDS = 12
+"""Rounds of each subnet that is tested on, twice as many as of those fitted on: they stand for the truth."""
 
 
 def main() -> None:
@@ -85,7 +87,14 @@ def measure(supernet: Supernet, name: str) -> Profile:
     FOLDER.mkdir(parents=True, exist_ok=True)
     wanted = list(dict.fromkeys(subnet for chosen in designs(supernet.space).values() for subnet in chosen))
     measured = profile(
-        supernet, "local", subnets=wanted, holdout=TEST, name=name, journal=path.with_suffix(".journal"), progress=tell
+        supernet,
+        "local",
+        subnets=wanted,
+        holdout=TEST,
+        holdout_rounds=TEST_ROUNDS,
+        name=name,
+        journal=path.with_suffix(".journal"),
+        progress=tell,
     )
     measured.write(path)
     return measured

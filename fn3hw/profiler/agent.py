@@ -440,19 +440,24 @@ def measure(request: Header, models: dict[str, str], _: bytes) -> Answer:
 
 def _wait_for_quiet(run: Callable[[], Any], plan: Header) -> float:
     """Sleep while a model takes longer than ``quiet_ns``, for ``quiet_wait_s`` at most; the seconds slept."""
-    limit_ns, slept_s = plan.get("quiet_ns"), 0.0
-    clock = time.thread_time_ns if plan["clock"] == "cpu" else time.perf_counter_ns
+    limit_ns, slept_s, clock = plan.get("quiet_ns"), 0.0, _clock(plan)
     while limit_ns and slept_s < plan["quiet_wait_s"]:
-        times = []
-        for _ in range(QUIET_RUNS):
-            start = clock()
-            run()
-            times.append(clock() - start)
-        if min(times) <= limit_ns:
+        if min(_duration(run, clock) for _ in range(QUIET_RUNS)) <= limit_ns:
             break
         time.sleep(QUIET_NAP_S)
         slept_s += QUIET_NAP_S
     return slept_s
+
+
+def _clock(plan: Header) -> Callable[[], int]:
+    """The clock that counts; nanoseconds."""
+    return time.thread_time_ns if plan["clock"] == "cpu" else time.perf_counter_ns
+
+
+def _duration(run: Callable[[], Any], clock: Callable[[], int]) -> int:
+    start = clock()
+    run()
+    return clock() - start
 
 
 def _warm_up(runs: tuple[Callable[[], Any], ...], plan: Header) -> list[float]:
@@ -462,9 +467,7 @@ def _warm_up(runs: tuple[Callable[[], Any], ...], plan: Header) -> list[float]:
     start, done = clock(), 0
     while done < plan["warmup_runs"] or (clock() - start) < plan["warmup_s"] * 1e9:
         for i, run in enumerate(runs):
-            t = clock()
-            run()
-            fastest[i] = min(fastest[i], clock() - t)
+            fastest[i] = min(fastest[i], _duration(run, clock))
         done += 1
     return fastest
 
@@ -563,10 +566,10 @@ def pin(runtime: Header) -> int | None:
 def kernels(request: Header, models: dict[str, str], _: bytes) -> Answer:
     """Time per kernel from ONNX Runtime's own profile, in order of execution: names, operators and microseconds.
 
-    The reference runs in between as it does in `measure`, so that a kernel finds the caches as it does there. Every
-    kernel has its own fastest runs, since a disturbance seldom spares a whole run: see `undisturbed`. Runs come in
-    bursts with naps between them, each of which waits for a quiet moment, so that a neighbour that is busy for a second
-    does not spoil them all.
+    The answer has the times of the reference besides, in nanoseconds on the plan's clock. The reference runs in between
+    as it does in `measure`, so that a kernel finds the caches as it does there. Every kernel has its own fastest runs,
+    since a disturbance seldom spares a whole run: see `undisturbed`. Runs come in bursts with naps between them, each
+    of which waits for a quiet moment, so that a neighbour that is busy for a second does not spoil them all.
     """
     plan, runtime, seed = request["plan"], request["runtime"], request.get("seed", 0)
     wait_for_turn(request.get("busy_s", BUSY_S))
@@ -577,29 +580,28 @@ def kernels(request: Header, models: dict[str, str], _: bytes) -> Answer:
         run = runner(session, seed)
         between = runner(open_session(models["reference"], runtime)[0], seed)
         gc.disable()
-        start = time.perf_counter()
+        start, clock = time.perf_counter(), _clock(plan)
         warm = 1
         while warm < plan["warmup_runs"] or time.perf_counter() - start < plan["kernel_warmup_s"]:
             between()
             run()
             warm += 1
-        timed = 0
+        reference_ns: list[int] = []
         for burst in range(1, plan["kernel_bursts"] + 1):
             if burst > 1:
                 time.sleep(plan["kernel_nap_s"])
             _wait_for_quiet(between, {**plan, "quiet_wait_s": plan["quiet_wait_s"] / plan["kernel_bursts"]})
             start, share = time.perf_counter(), burst / plan["kernel_bursts"]
-            while timed < share * plan["kernel_runs"] or (
+            while len(reference_ns) < share * plan["kernel_runs"] or (
                 time.perf_counter() - start < plan["kernel_s"] / plan["kernel_bursts"]
-                and timed < share * plan["max_kernel_runs"]
+                and len(reference_ns) < share * plan["max_kernel_runs"]
             ):
-                between()
+                reference_ns.append(_duration(between, clock))
                 run()
-                timed += 1
         path = session.end_profiling()
         with open(path, encoding="utf-8") as file:
             events = json.load(file)
-    return {"kernels": summarise(events, warm), "runs": timed, "core": core}, b""
+    return {"kernels": summarise(events, warm), "reference_ns": reference_ns, "core": core}, b""
 
 
 def summarise(events: list[Header], warm: int) -> list[list[Any]]:

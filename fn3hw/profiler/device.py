@@ -222,16 +222,17 @@ class Session:
 
     def kernels(
         self, *, reference: bytes, candidate: bytes, plan: Mapping[str, Any], runtime: Runtime, seed: int = 0
-    ) -> list[list[Any]]:
-        """``[name, operator, provider, microseconds]`` per kernel in order of execution, by ONNX Runtime's profile.
+    ) -> dict[str, Any]:
+        """Time the candidate's kernels by ONNX Runtime's profile; the reference runs in between, as in `measure`.
 
-        The kernels are the candidate's; the reference runs in between, as in `measure`. Where the plan has
-        ``quiet_ns``, kernels are timed while the reference takes no longer than that.
+        Where the plan has ``quiet_ns``, kernels are timed while the reference takes no longer than that.
+
+        Returns:
+            ``kernels`` (``[name, operator, provider, microseconds]`` of each in order of execution) and
+            ``reference_ns`` (the reference's runs in between, on the clock that counts).
         """
         request = {"plan": {**plan, "clock": runtime.clock}, "runtime": runtime.to_json(), "seed": seed}
-        answer = self._ask("kernels", request, {"reference": reference, "candidate": candidate})[0]
-        kernels: list[list[Any]] = answer["kernels"]
-        return kernels
+        return self._ask("kernels", request, {"reference": reference, "candidate": candidate})[0]
 
     def peak_memory(self, model: bytes, *, runtime: Runtime, arena: bool = True, seed: int = 0) -> dict[str, Any]:
         """Memory of a fresh process that opens the model and runs it.

@@ -29,7 +29,7 @@ def attribute(kernels: Iterable[Sequence[Any]], model: onnx.ModelProto) -> dict[
     """Microseconds per node of ``model``, and per inserted node under ``~OPERATOR@NODE``, NODE executed before it.
 
     Args:
-        kernels: ``(name, operator, provider, microseconds)`` in order of execution, as `Session.kernels` returns them.
+        kernels: ``(name, operator, provider, microseconds)`` in order of execution, see `Session.kernels`.
         model: the file that was profiled.
 
     Returns:

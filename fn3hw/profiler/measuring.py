@@ -185,10 +185,16 @@ class Candidate:
     Args:
         subnet: its id.
         model: makes its ONNX file; called whenever the file is needed, so that not all of them are held in memory.
+        rounds: how many it gets; by default as many as `Effort.rounds`.
     """
 
     subnet: str
     model: Callable[[], bytes]
+    rounds: int | None = None
+
+    def planned(self, effort: Effort) -> int:
+        """Rounds that it gets, besides those after rounds that disagree."""
+        return effort.rounds if self.rounds is None else self.rounds
 
 
 def measure_rounds(
@@ -219,10 +225,12 @@ def measure_rounds(
     finished = [one for one in done if one.subnet in wanted]
     have = {(one.subnet, one.number) for one in finished}
     usual = [one.reference_median_ns for one in finished]
-    spare = max(3, effort.rounds * len(candidates) // 4)
-    for number in range(effort.rounds):
-        order = np.random.default_rng([seed, number, 3]).permutation(len(candidates))
-        for candidate in (candidates[i] for i in order):
+    spare = max(3, sum(candidate.planned(effort) for candidate in candidates) // 4)
+    for turn in range(effort.rounds):
+        # A candidate of more rounds has several in each turn, so that all candidates are spread over the same time.
+        due = [(one, number) for one in candidates for number in range(turn, one.planned(effort), effort.rounds)]
+        order = np.random.default_rng([seed, turn, 3]).permutation(len(due))
+        for candidate, number in (due[i] for i in order):
             if (candidate.subnet, number) in have:
                 continue
             retries = min(effort.retries, spare)
@@ -258,12 +266,13 @@ def _disagreeing(
     candidates: Sequence[Candidate], finished: Sequence[Round], effort: Effort, seed: int
 ) -> Iterator[tuple[Candidate, int]]:
     """Candidates that need another round, and its number; ``finished`` grows while this runs."""
-    planned = effort.rounds * len(candidates)
+    planned = sum(candidate.planned(effort) for candidate in candidates)
     allowed = planned // 4 - (len(finished) - planned)
     limit = quiet_ns(finished)
-    for number in range(effort.rounds, effort.rounds + effort.extra_rounds):
-        order = np.random.default_rng([seed, number, 3]).permutation(len(candidates))
+    for extra in range(effort.extra_rounds):
+        order = np.random.default_rng([seed, effort.rounds + extra, 3]).permutation(len(candidates))
         for candidate in (candidates[i] for i in order):
+            number = candidate.planned(effort) + extra
             own = [one for one in finished if one.subnet == candidate.subnet]
             disagree = statistics.repeat_error([one.samples for one in own]) > effort.agreement
             if (disagree or _is_loud(own, limit)) and allowed > 0 and all(one.number != number for one in own):

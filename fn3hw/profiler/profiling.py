@@ -91,6 +91,7 @@ def profile(
     *,
     holdout: int = 0,
     rounds: int | None = None,
+    holdout_rounds: int | None = None,
     seed: int = 0,
     subnets: Sequence[Subnet] | None = None,
     effort: Effort | None = None,
@@ -109,6 +110,7 @@ def profile(
         budget_subnets: how many subnets to measure for fitting, the full and the smallest among them.
         holdout: how many uniformly random subnets to measure besides, to test a cost model on.
         rounds: fresh processes per subnet; instead of ``effort.rounds``.
+        holdout_rounds: the same for the held-out subnets; more of them judge a cost model the more sharply.
         seed: of the plan, the order, and the inputs.
         subnets: measure these instead of a plan.
         effort: how much measuring is enough; by default `Effort`, and less on an emulated device.
@@ -146,7 +148,7 @@ def profile(
         if rounds is not None:
             effort = replace(effort, rounds=rounds)
         work = _Work(network, session, effort, runtime, fastest, seed, journal, progress)
-        work.run([*fit, *tests])
+        work.run(fit, tests, holdout_rounds)
         return _profile(work, fit, tests, name, origin)
     finally:
         if session is not device:
@@ -190,15 +192,16 @@ class _Work:
         self._start = time.monotonic()
         self._steps = 0
 
-    def run(self, subnets: Sequence[Subnet]) -> None:
+    def run(self, fit: Sequence[Subnet], tests: Sequence[Subnet] = (), test_rounds: int | None = None) -> None:
+        """Measure subnets to fit on, and others to test on with rounds of their own."""
         if self.fastest:
             self._choose_runtime()
         self._choose_blockwise()
-        ids = {subnet.id for subnet in subnets}
+        candidates = [self._candidate(s) for s in fit] + [self._candidate(s, test_rounds) for s in tests]
+        ids = {candidate.subnet for candidate in candidates}
         have = [one for one in self.journal.rounds if one.subnet in ids]
-        total = len(ids) * (self.effort.rounds + 1)
+        total = sum(candidate.planned(self.effort) + 1 for candidate in candidates)
         done = len(have) + len(ids & self.journal.details.keys())
-        candidates = [Candidate(subnet=s.id, model=lambda s=s: self.model(s)) for s in subnets]  # type: ignore[misc]
         for one in measure_rounds(
             self.session, self.model(self.reference), candidates,
             effort=self.effort, runtime=self.runtime, seed=self.seed, done=self.journal.rounds,
@@ -209,7 +212,7 @@ class _Work:
             total = max(total, done + len(ids - self.journal.details.keys()))
             self._tell("rounds", done, total)
         limit_ns = quiet_ns([one for one in self.journal.rounds if one.subnet in ids])
-        for subnet in subnets:
+        for subnet in (*fit, *tests):
             if subnet.id not in self.journal.details:
                 self.journal.add_details(subnet.id, self._details(subnet, limit_ns))
                 done += 1
@@ -257,6 +260,9 @@ class _Work:
             self.network = self.network.with_blockwise(layer for layer in layers if ratios[layer][1] < 1)
         self.settings = {**self.settings, "blockwise": ratios}
 
+    def _candidate(self, subnet: Subnet, rounds: int | None = None) -> Candidate:
+        return Candidate(subnet=subnet.id, model=lambda: self.model(subnet), rounds=rounds)
+
     def model(self, subnet: Subnet) -> bytes:
         return _file(self.network, subnet)
 
@@ -268,17 +274,19 @@ class _Work:
         """
         sliced = self.network.deployed(subnet)
         model = sliced.SerializeToString(deterministic=True)
-        kernels = []
+        timed: dict[str, Any] = {"kernels": [], "reference_ns": []}
         if self.runtime.clock != "instructions":
             plan = self.effort.to_json() | {"quiet_ns": limit_ns}
-            kernels = self.session.kernels(
+            timed = self.session.kernels(
                 reference=self.model(self.reference), candidate=model, plan=plan, runtime=self.runtime, seed=self.seed
             )
+        reference_ns = [ns for ns in timed["reference_ns"] if ns > 0]  # steal may stop the clock
         memory = self.session.peak_memory(model, runtime=self.runtime, seed=self.seed)
         without = self.session.peak_memory(model, runtime=self.runtime, arena=False, seed=self.seed)
         kept = ("peak_mib", "runtime_mib", "increment_mib", "load_ms", "first_run_ms")
         return {
-            "kernels": attribute(kernels, sliced),
+            "kernels": attribute(timed["kernels"], sliced),
+            "kernels_reference_us": statistics.undisturbed(reference_ns) / 1e3 if reference_ns else None,
             "size_bytes": len(model),
             "peak_mib_no_arena": without["peak_mib"],
             **{key: memory[key] for key in kept},

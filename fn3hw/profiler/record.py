@@ -74,6 +74,9 @@ class Measurement(_Part):
     kernels: dict[str, float] = Field(
         description="Microseconds per node of the file, and per node that the runtime inserted: ~OPERATOR@NODE_BEFORE."
     )
+    kernels_reference_us: float | None = Field(
+        None, gt=0, description="Microseconds of the reference meanwhile, undisturbed. Older files lack it."
+    )
     peak_mib: float = Field(description="Peak resident memory of a fresh process, arena on.")
     peak_mib_no_arena: float = Field(description="The same with the arena off.")
     runtime_mib: float = Field(description="Resident memory of that process before the model was opened.")

@@ -39,7 +39,7 @@ def test_on_this_machine_all_time_is_kept_and_each_layer_has_its_own(
         candidate=model.SerializeToString(),
         plan=quick.to_json(),
         runtime=DEFAULT_RUNTIME,
-    )
+    )["kernels"]
     times = attribute(kernels, model)
     assert {"conv", "conv2", "fc", "out"} <= times.keys()
     assert sum(times.values()) == pytest.approx(sum(k[3] for k in kernels), abs=0.1)

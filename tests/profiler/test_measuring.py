@@ -55,6 +55,19 @@ def test_every_round_has_every_candidate_in_an_order_of_its_own() -> None:
     assert len({(one.subnet, one.number) for one in found}) == 24
 
 
+def test_a_candidate_of_more_rounds_has_them_spread_over_all_turns() -> None:
+    session = Scripted()
+    more = [replace(one, rounds=7 if one.subnet in "06" else None) for one in candidates()]
+    found = list(
+        measure_rounds(session, b"", more, effort=Effort(rounds=3), runtime=DEFAULT_RUNTIME, seed=0)  # type: ignore[arg-type]
+    )
+    numbers = {name: sorted(one.number for one in found if one.subnet == name) for name in "0126"}
+    assert numbers == {"0": [*range(7)], "1": [0, 1, 2], "2": [0, 1, 2], "6": [*range(7)]}
+    turns = session.order[:12], session.order[12:22], session.order[22:]
+    assert [turn.count("0") for turn in turns] == [3, 2, 2]
+    assert all(set(turn) == set("01234567") for turn in turns)
+
+
 def test_what_is_done_is_not_measured_again() -> None:
     found = measured(Scripted(), Effort(rounds=2))
     again = Scripted()
