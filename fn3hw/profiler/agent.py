@@ -2,7 +2,7 @@
 
 One file that needs the standard library, numpy and onnxruntime: its source is sent to a board as it is, and nothing is
 installed there. It knows ONNX files and nothing of the rest of fn3hw. Reading order: frames, the serving loop,
-fresh processes, then what is done in one (`measure`, `kernels`, `peak_memory`, `run`, `probe`), then the device key.
+fresh processes, then what is done in one (`measure`, `peak_memory`, `run`, `probe`), then the device key.
 
 Frames, both ways::
 
@@ -409,6 +409,7 @@ def measure(request: Header, models: dict[str, str], _: bytes) -> Answer:
     A sample is one run, or as many as it takes to fill ``min_sample_us``: reading both clocks takes some hundred
     nanoseconds, which would be seen in shorter ones. The wall clock counts the time that the scheduler gives to other
     programs, the clock of the thread does not. Where the plan's clock is ``"instructions"``, they are counted besides.
+    Where the plan has ``kernel_runs``, kernels are timed afterwards: see `_time_kernels`.
     """
     plan, runtime, seed = request["plan"], request["runtime"], request.get("seed", 0)
     own = request.get("candidate_runtime") or runtime
@@ -424,6 +425,9 @@ def measure(request: Header, models: dict[str, str], _: bytes) -> Answer:
     before = observe(core)
     samples = _alternate(runs, batches, plan)
     after = observe(core)
+    between = runs[0]
+    del runs, candidate_session  # a board may be short of memory for three sessions
+    timed = _time_kernels(models["candidate"], own, plan, seed, between) if plan["kernel_runs"] else {}
     return {
         "reference_ns": samples["wall"][0],
         "candidate_ns": samples["wall"][1],
@@ -435,6 +439,7 @@ def measure(request: Header, models: dict[str, str], _: bytes) -> Answer:
         "load_ms": load_ms,
         "core": core,
         "conditions": {**compare(before, after), "waited_s": round(waited_s, 3), "slept_s": round(slept_s, 3)},
+        **timed,
     }, b""
 
 
@@ -563,45 +568,30 @@ def pin(runtime: Header) -> int | None:
 # --------------------------------------------------------------------------------------- work: kernels and memory
 
 
-def kernels(request: Header, models: dict[str, str], _: bytes) -> Answer:
+def _time_kernels(model: str, runtime: Header, plan: Header, seed: int, between: Callable[[], Any]) -> Header:
     """Time per kernel from ONNX Runtime's own profile, in order of execution: names, operators and microseconds.
 
-    The answer has the times of the reference besides, in nanoseconds on the plan's clock. The reference runs in between
-    as it does in `measure`, so that a kernel finds the caches as it does there. Every kernel has its own fastest runs,
-    since a disturbance seldom spares a whole run: see `undisturbed`. Runs come in bursts with naps between them, each
-    of which waits for a quiet moment, so that a neighbour that is busy for a second does not spoil them all.
+    The answer has the times of the reference besides, in nanoseconds on the plan's clock: it runs ``between`` as it did
+    before, so that a kernel finds the caches as it did there. Every kernel has its own fastest runs, since a
+    disturbance seldom spares a whole run: see `undisturbed`.
     """
-    plan, runtime, seed = request["plan"], request["runtime"], request.get("seed", 0)
-    wait_for_turn(request.get("busy_s", BUSY_S))
-    core = pin(runtime)
     with tempfile.TemporaryDirectory(prefix="fn3hw-kernels-") as folder:
-        prefix = os.path.join(folder, "trace")
-        session, _ms = open_session(models["candidate"], runtime, profile_prefix=prefix)
+        session, _ms = open_session(model, runtime, profile_prefix=os.path.join(folder, "trace"))
         run = runner(session, seed)
-        between = runner(open_session(models["reference"], runtime)[0], seed)
-        gc.disable()
-        start, clock = time.perf_counter(), _clock(plan)
-        warm = 1
-        while warm < plan["warmup_runs"] or time.perf_counter() - start < plan["kernel_warmup_s"]:
+        for _ in range(plan["warmup_runs"]):
             between()
             run()
-            warm += 1
         reference_ns: list[int] = []
-        for burst in range(1, plan["kernel_bursts"] + 1):
-            if burst > 1:
-                time.sleep(plan["kernel_nap_s"])
-            _wait_for_quiet(between, {**plan, "quiet_wait_s": plan["quiet_wait_s"] / plan["kernel_bursts"]})
-            start, share = time.perf_counter(), burst / plan["kernel_bursts"]
-            while len(reference_ns) < share * plan["kernel_runs"] or (
-                time.perf_counter() - start < plan["kernel_s"] / plan["kernel_bursts"]
-                and len(reference_ns) < share * plan["max_kernel_runs"]
-            ):
-                reference_ns.append(_duration(between, clock))
-                run()
+        start, clock = time.perf_counter(), _clock(plan)
+        while len(reference_ns) < plan["kernel_runs"] or (
+            time.perf_counter() - start < plan["kernel_s"] and len(reference_ns) < plan["max_kernel_runs"]
+        ):
+            reference_ns.append(_duration(between, clock))
+            run()
         path = session.end_profiling()
         with open(path, encoding="utf-8") as file:
             events = json.load(file)
-    return {"kernels": summarise(events, warm), "reference_ns": reference_ns, "core": core}, b""
+    return {"kernels": summarise(events, 1 + plan["warmup_runs"]), "kernels_reference_ns": reference_ns}
 
 
 def summarise(events: list[Header], warm: int) -> list[list[Any]]:
@@ -868,7 +858,6 @@ def read(path: str) -> str:
 WORK: dict[str, Callable[[Header, dict[str, str], bytes], Answer]] = {
     "hello": hello,
     "measure": measure,
-    "kernels": kernels,
     "peak_memory": peak_memory,
     "run": run_model,
     "probe": probe,

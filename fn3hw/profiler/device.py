@@ -220,20 +220,6 @@ class Session:
         }
         return self._ask("measure", request, {"reference": reference, "candidate": candidate})[0]
 
-    def kernels(
-        self, *, reference: bytes, candidate: bytes, plan: Mapping[str, Any], runtime: Runtime, seed: int = 0
-    ) -> dict[str, Any]:
-        """Time the candidate's kernels by ONNX Runtime's profile; the reference runs in between, as in `measure`.
-
-        Where the plan has ``quiet_ns``, kernels are timed while the reference takes no longer than that.
-
-        Returns:
-            ``kernels`` (``[name, operator, provider, microseconds]`` of each in order of execution) and
-            ``reference_ns`` (the reference's runs in between, on the clock that counts).
-        """
-        request = {"plan": {**plan, "clock": runtime.clock}, "runtime": runtime.to_json(), "seed": seed}
-        return self._ask("kernels", request, {"reference": reference, "candidate": candidate})[0]
-
     def peak_memory(self, model: bytes, *, runtime: Runtime, arena: bool = True, seed: int = 0) -> dict[str, Any]:
         """Memory of a fresh process that opens the model and runs it.
 

@@ -16,7 +16,7 @@ SCHEMA = "fn3hw.journal/1"
 
 
 class Journal:
-    """Rounds, kernel times and memory of subnets; on disk too where it has a path.
+    """Rounds and memory of subnets; on disk too where it has a path.
 
     Args:
         path: the journal file, or None to keep nothing.
@@ -42,7 +42,7 @@ class Journal:
         self.rounds.append(one)
 
     def add_details(self, subnet: str, details: Mapping[str, Any]) -> None:
-        """Keep what was measured of a subnet apart from rounds: kernel times, memory, size."""
+        """Keep what was measured of a subnet apart from rounds, or from all of them: memory, size, kernel times."""
         self._write({"kind": "details", "subnet": subnet, "details": dict(details)})
         self.details[subnet] = dict(details)
 

@@ -17,6 +17,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import onnx
 
 _NCHWC = "_nchwc"
@@ -29,7 +30,7 @@ def attribute(kernels: Iterable[Sequence[Any]], model: onnx.ModelProto) -> dict[
     """Microseconds per node of ``model``, and per inserted node under ``~OPERATOR@NODE``, NODE executed before it.
 
     Args:
-        kernels: ``(name, operator, provider, microseconds)`` in order of execution, see `Session.kernels`.
+        kernels: ``(name, operator, provider, microseconds)`` in order of execution, see `usual`.
         model: the file that was profiled.
 
     Returns:
@@ -45,6 +46,19 @@ def attribute(kernels: Iterable[Sequence[Any]], model: onnx.ModelProto) -> dict[
         key = owner if owner is not None else f"~{operator}@{previous}"
         times[key] = round(times.get(key, 0.0) + microseconds, 3)
     return times
+
+
+def usual(rounds: Sequence[Iterable[Sequence[Any]]]) -> list[tuple[str, str, str, float]]:
+    """One list of kernels from those of several rounds, each with the mean of its faster half of times.
+
+    What disturbs a kernel makes it slower; what keeps a cache filled differs from round to round. A kernel that the
+    first round lacks is not in it.
+    """
+    times: dict[tuple[str, str, str], list[float]] = {}
+    for kernels in rounds:
+        for name, operator, provider, microseconds in kernels:
+            times.setdefault((name, operator, provider), []).append(microseconds)
+    return [(*key, float(np.mean(sorted(values)[: (len(values) + 1) // 2]))) for key, values in times.items()]
 
 
 class _Owners:

@@ -48,11 +48,8 @@ class Effort:
         quiet_wait_s: seconds that a round waits for a quiet moment, at most: one in which the reference is about as
             fast as it was in the fastest rounds so far. All rounds together wait for half of the time that they take.
         min_sample_us: shorter runs are batched until a sample takes this long.
-        kernel_warmup_s: seconds of warming up before kernels are timed.
-        kernel_runs: runs that kernels are timed over, at least.
-        kernel_s: seconds that kernels are timed for, at least.
-        kernel_bursts: parts that these runs come in.
-        kernel_nap_s: seconds between two of them.
+        kernel_runs: runs that kernels are timed over in every round, at least; 0 leaves them out.
+        kernel_s: seconds that kernels are timed for in every round, at least.
         max_kernel_runs: runs that kernels are timed over, at most.
 
     Raises:
@@ -72,20 +69,13 @@ class Effort:
     max_s: float = 0.5
     quiet_wait_s: float = 2.0
     min_sample_us: float = 100.0
-    kernel_warmup_s: float = 0.1
-    kernel_runs: int = 30
-    kernel_s: float = 0.4
-    kernel_bursts: int = 4
-    kernel_nap_s: float = 0.15
-    max_kernel_runs: int = 500
+    kernel_runs: int = 8
+    kernel_s: float = 0.25
+    max_kernel_runs: int = 100
 
     def __post_init__(self) -> None:
         wrong = [name for name, value in asdict(self).items() if not 0 <= value < float("inf")]
-        wrong += [
-            name
-            for name in ("rounds", "min_samples", "max_samples", "kernel_runs", "kernel_bursts")
-            if getattr(self, name) < 1
-        ]
+        wrong += [name for name in ("rounds", "min_samples", "max_samples") if getattr(self, name) < 1]
         if wrong:
             raise InputError(
                 f"Out of range: {', '.join(f'{name}={getattr(self, name)}' for name in dict.fromkeys(wrong))}."
@@ -105,11 +95,12 @@ _FASTEST: Final = 0.05
 
 COUNTED: Final = Effort(
     rounds=1, extra_rounds=0, retries=0, warmup_runs=2, warmup_s=0.0, seconds=0.0, min_samples=8,
-    max_samples=8, quiet_wait_s=0.0, min_sample_us=0.0, kernel_bursts=1,
+    max_samples=8, quiet_wait_s=0.0, min_sample_us=0.0, kernel_runs=0,
 )  # fmt: skip
-"""Enough where instructions are counted; the first samples still hold what Python does once."""
+"""Enough where instructions are counted; the first samples still hold what Python does once. Kernels have times, but no
+counts, which would only mislead."""
 
-EMULATED: Final = Effort(rounds=2, extra_rounds=0, retries=0, quiet_wait_s=0.0, kernel_bursts=1)
+EMULATED: Final = Effort(rounds=2, extra_rounds=0, retries=0, quiet_wait_s=0.0)
 """Enough on other emulated devices: a fresh process takes them seconds, and their time is worth little."""
 
 
@@ -133,6 +124,9 @@ class Round:
         at_s: when it ended, seconds since 1970 on the machine that asked.
         reference_instructions: instructions per run of the reference, where they are counted.
         candidate_instructions: instructions per run of the candidate, where they are counted.
+        kernels: ``(name, operator, provider, microseconds)`` of the candidate's kernels in order of execution, where
+            they were timed.
+        kernels_reference_ns: what the reference took meanwhile, undisturbed, on the clock that counts.
     """
 
     subnet: str
@@ -150,6 +144,8 @@ class Round:
     at_s: float | None = None
     reference_instructions: tuple[int, ...] = ()
     candidate_instructions: tuple[int, ...] = ()
+    kernels: tuple[tuple[str, str, str, float], ...] = ()
+    kernels_reference_ns: float | None = None
 
     @property
     def samples(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -206,6 +202,7 @@ def measure_rounds(
     runtime: Runtime,
     seed: int,
     done: Iterable[Round] = (),
+    kernels: bool = False,
 ) -> Iterator[Round]:
     """Measure what is missing, round by round, then candidates whose rounds disagree; yields rounds as they finish.
 
@@ -217,10 +214,12 @@ def measure_rounds(
         runtime: how ONNX Runtime is used.
         seed: of the order within rounds and of the inputs.
         done: rounds that were measured earlier.
+        kernels: whether each round times the candidate's kernels, too.
 
     Raises:
         DeviceError: the device is lost, or refuses a model.
     """
+    effort = effort if kernels else replace(effort, kernel_runs=0)
     wanted = {candidate.subnet for candidate in candidates}
     finished = [one for one in done if one.subnet in wanted]
     have = {(one.subnet, one.number) for one in finished}
@@ -317,12 +316,19 @@ def _measure_round(
             at_s=time.time(),
             reference_instructions=tuple(raw.get("reference_instructions", ())),
             candidate_instructions=tuple(raw.get("candidate_instructions", ())),
+            kernels=tuple((str(name), str(op), str(by), float(us)) for name, op, by, us in raw.get("kernels", ())),
+            kernels_reference_ns=_undisturbed(raw.get("kernels_reference_ns", ())),
         )
         attempts.append(replace(one, faults=faults(one, usual)))
         if not attempts[-1].faults:
             return attempts[-1]
     best = min(attempts, key=lambda one: (len(one.faults), spread(one.samples[0])))
     return replace(best, rejected=retries)
+
+
+def _undisturbed(ns: Sequence[int]) -> float | None:
+    moved = [one for one in ns if one > 0]  # steal can stop the thread's clock
+    return statistics.undisturbed(moved) if moved else None
 
 
 def faults(one: Round, usual_ns: Sequence[float]) -> tuple[str, ...]:

@@ -17,8 +17,8 @@ from fn3hw.errors import InputError
 from fn3hw.profiler import statistics
 from fn3hw.profiler.device import DEFAULT_RUNTIME, Device, Runtime, Session, connect
 from fn3hw.profiler.journal import Journal
-from fn3hw.profiler.kernels import attribute
-from fn3hw.profiler.measuring import COUNTED, EMULATED, Candidate, Effort, Round, measure_rounds, quiet_ns
+from fn3hw.profiler.kernels import attribute, usual
+from fn3hw.profiler.measuring import COUNTED, EMULATED, Candidate, Effort, Round, measure_rounds
 from fn3hw.profiler.plan import holdout as plan_holdout
 from fn3hw.profiler.plan import plan as plan_subnets
 from fn3hw.profiler.record import Measurement, Network, Profile, Reference, RoundRecord
@@ -70,7 +70,7 @@ class Progress:
     """How far a profile is.
 
     Args:
-        stage: ``"sweep"``, ``"details"`` (kernel times and memory) or ``"rounds"``.
+        stage: ``"sweep"``, ``"details"`` (memory) or ``"rounds"``.
         done: steps done.
         total: steps in all.
         elapsed_s: seconds since the start of this run.
@@ -205,16 +205,16 @@ class _Work:
         for one in measure_rounds(
             self.session, self.model(self.reference), candidates,
             effort=self.effort, runtime=self.runtime, seed=self.seed, done=self.journal.rounds,
+            kernels=self.runtime.clock != "instructions",  # they have times, which would only mislead there
         ):  # fmt: skip
             self.journal.add_round(one)
             done += 1
             # Rounds that disagree get further ones, nobody knows how many.
             total = max(total, done + len(ids - self.journal.details.keys()))
             self._tell("rounds", done, total)
-        limit_ns = quiet_ns([one for one in self.journal.rounds if one.subnet in ids])
         for subnet in (*fit, *tests):
             if subnet.id not in self.journal.details:
-                self.journal.add_details(subnet.id, self._details(subnet, limit_ns))
+                self.journal.add_details(subnet.id, self._details(subnet))
                 done += 1
                 self._tell("details", done, max(total, done))
 
@@ -266,27 +266,16 @@ class _Work:
     def model(self, subnet: Subnet) -> bytes:
         return _file(self.network, subnet)
 
-    def _details(self, subnet: Subnet, limit_ns: float | None) -> dict[str, Any]:
-        """Kernel times and memory, each in a process of its own: both would disturb the timing.
-
-        Kernels are timed while the reference takes no longer than ``limit_ns``. They have times, but no counts of
-        instructions: where these are the cost, times would only mislead.
-        """
+    def _details(self, subnet: Subnet) -> dict[str, Any]:
+        """Kernel times by node, from all rounds, and memory, from processes of its own."""
         sliced = self.network.deployed(subnet)
         model = sliced.SerializeToString(deterministic=True)
-        timed: dict[str, Any] = {"kernels": [], "reference_ns": []}
-        if self.runtime.clock != "instructions":
-            plan = self.effort.to_json() | {"quiet_ns": limit_ns}
-            timed = self.session.kernels(
-                reference=self.model(self.reference), candidate=model, plan=plan, runtime=self.runtime, seed=self.seed
-            )
-        reference_ns = [ns for ns in timed["reference_ns"] if ns > 0]  # steal may stop the clock
+        rounds = [one for one in self.journal.rounds if one.subnet == subnet.id and one.kernels]
         memory = self.session.peak_memory(model, runtime=self.runtime, seed=self.seed)
         without = self.session.peak_memory(model, runtime=self.runtime, arena=False, seed=self.seed)
         kept = ("peak_mib", "runtime_mib", "increment_mib", "load_ms", "first_run_ms")
         return {
-            "kernels": attribute(timed["kernels"], sliced),
-            "kernels_reference_us": statistics.undisturbed(reference_ns) / 1e3 if reference_ns else None,
+            "kernels": attribute(usual([one.kernels for one in rounds]), sliced),
             "size_bytes": len(model),
             "peak_mib_no_arena": without["peak_mib"],
             **{key: memory[key] for key in kept},
@@ -384,6 +373,6 @@ def _measurement(
         latency_p50_ms=work.ms(p50),
         latency_p90_ms=work.ms(p90),
         latency_p99_ms=work.ms(p99),
-        rounds=tuple(RoundRecord(**{k: v for k, v in one.to_json().items() if k != "subnet"}) for one in own),
+        rounds=tuple(RoundRecord.of(one.to_json()) for one in own),
         **work.journal.details[subnet.id],
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal
@@ -43,6 +44,11 @@ class RoundRecord(_Part):
     reference_instructions: tuple[int, ...] = Field((), description="The reference's instructions per run, if counted.")
     candidate_instructions: tuple[int, ...] = Field((), description="The subnet's instructions per run, if counted.")
 
+    @classmethod
+    def of(cls, measured: Mapping[str, Any]) -> RoundRecord:
+        """What a file keeps of a round as it was measured (`fn3hw.profiler.measuring.Round`)."""
+        return cls(**{name: value for name, value in measured.items() if name in cls.model_fields})
+
     @property
     def samples(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Samples of the reference and of the subnet, ns or instructions per run, on the clock that counts."""
@@ -73,9 +79,6 @@ class Measurement(_Part):
     rounds: tuple[RoundRecord, ...] = Field(min_length=1)
     kernels: dict[str, float] = Field(
         description="Microseconds per node of the file, and per node that the runtime inserted: ~OPERATOR@NODE_BEFORE."
-    )
-    kernels_reference_us: float | None = Field(
-        None, gt=0, description="Microseconds of the reference meanwhile, undisturbed. Older files lack it."
     )
     peak_mib: float = Field(description="Peak resident memory of a fresh process, arena on.")
     peak_mib_no_arena: float = Field(description="The same with the arena off.")

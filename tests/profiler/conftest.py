@@ -31,7 +31,6 @@ def quick() -> Effort:
         seconds=0,
         min_samples=12,
         max_samples=12,
-        kernel_warmup_s=0,
         kernel_runs=10,
         kernel_s=0,
     )

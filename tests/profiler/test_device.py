@@ -259,10 +259,10 @@ def test_two_programs_take_turns_and_none_waits_forever(
     with connect() as session, open(tmp_path / "fn3hw-agent.lock", "a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(DeviceRefusal) as caught:
-            session._ask("kernels", request, models)
+            session._ask("measure", request, models)
         assert caught.value.reason == "busy" and caught.value.hint
         fcntl.flock(lock, fcntl.LOCK_UN)
-        assert len(session._ask("kernels", request, models)[0]["reference_ns"]) >= quick.kernel_runs
+        assert len(session._ask("measure", request, models)[0]["kernels_reference_ns"]) >= quick.kernel_runs
 
 
 def test_a_model_that_the_runtime_rejects_is_a_refusal(local: Session, network: FakeSupernet, quick: Effort) -> None:
@@ -270,7 +270,7 @@ def test_a_model_that_the_runtime_rejects_is_a_refusal(local: Session, network: 
     broken.graph.node[0].op_type = "Convolute"
     for model in (b"no model at all", broken.SerializeToString()):
         with pytest.raises(DeviceRefusal) as caught:
-            local.kernels(reference=model, candidate=model, plan=quick.to_json(), runtime=DEFAULT_RUNTIME)
+            local.measure(reference=model, candidate=model, plan=quick.to_json(), runtime=DEFAULT_RUNTIME)
         assert caught.value.reason == "model-rejected"
         assert caught.value.hint
     assert local.peak_memory(network.model(), runtime=DEFAULT_RUNTIME)["peak_mib"] > 1

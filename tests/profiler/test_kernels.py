@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from fn3hw.profiler.device import DEFAULT_RUNTIME, Session
-from fn3hw.profiler.kernels import attribute
+from fn3hw.profiler.kernels import attribute, usual
 from fn3hw.profiler.measuring import Effort
 from tests.profiler.fake import FakeSupernet
 
@@ -34,7 +34,7 @@ def test_on_this_machine_all_time_is_kept_and_each_layer_has_its_own(
     local: Session, quick: Effort, channels: int
 ) -> None:
     model = FakeSupernet(channels=channels).deployed(FakeSupernet(channels=channels).space.full())
-    kernels = local.kernels(
+    kernels = local.measure(
         reference=model.SerializeToString(),
         candidate=model.SerializeToString(),
         plan=quick.to_json(),
@@ -45,3 +45,10 @@ def test_on_this_machine_all_time_is_kept_and_each_layer_has_its_own(
     assert sum(times.values()) == pytest.approx(sum(k[3] for k in kernels), abs=0.1)
     owners = {name.split("@")[1] for name in times if name.startswith("~")}
     assert owners <= {node.name for node in model.graph.node} | {""}
+
+
+def test_of_several_rounds_each_kernel_has_its_own_fast_half() -> None:
+    rounds = [[("conv", "Conv", "cpu", a), ("fc", "Gemm", "cpu", b)] for a, b in ((10, 9), (30, 1), (12, 3), (50, 7))]
+    assert usual(rounds) == [("conv", "Conv", "cpu", 11.0), ("fc", "Gemm", "cpu", 2.0)]
+    assert usual(rounds[:3]) == [("conv", "Conv", "cpu", 11.0), ("fc", "Gemm", "cpu", 2.0)]
+    assert usual([]) == []

@@ -67,7 +67,7 @@ def test_a_profile_is_measured_with_what_the_sweep_found(
 
 def test_a_provider_that_is_not_there_is_a_refusal(local: Session, network: FakeSupernet, quick: Effort) -> None:
     with pytest.raises(DeviceRefusal, match="CUDA") as caught:
-        local.kernels(
+        local.measure(
             reference=network.model(),
             candidate=network.model(),
             plan=quick.to_json(),

@@ -16,7 +16,7 @@ def measurement(rounds: list[Round]) -> Measurement:
     samples = [one.samples for one in rounds]
     ratio = statistics.ratio(samples)
     low, high = statistics.interval(samples)
-    records = tuple(RoundRecord(**{k: v for k, v in one.to_json().items() if k != "subnet"}) for one in rounds)
+    records = tuple(RoundRecord.of(one.to_json()) for one in rounds)
     return Measurement(
         subnet="1", counts={"g": 1}, role="fit", size_bytes=1, ratio=ratio, ratio_low=low, ratio_high=high,
         latency_ms=1, latency_p10_ms=1, latency_p50_ms=1, latency_p90_ms=1, rounds=records, kernels={}, peak_mib=1,
