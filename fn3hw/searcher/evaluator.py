@@ -1,4 +1,8 @@
-"""Accuracy of a subnet: its sliced ONNX file, with corrected batch norm, run in ONNX Runtime on held-out images."""
+"""Accuracy of a subnet: its sliced ONNX file, with corrected batch norm, run in ONNX Runtime on held-out images.
+
+The file runs as a chain (`fn3hw.deploy.segments`). A candidate of a search differs from the subnet that it was made
+from in one gate: what both compute before it, and the sessions that compute it, are kept and not made again.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,10 @@ import hashlib
 import json
 import threading
 from collections import OrderedDict
+from collections.abc import Hashable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from typing import Any, Literal, Protocol
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import numpy as np
 import onnx
@@ -17,14 +22,19 @@ from numpy.typing import NDArray
 
 from fn3hw.deploy import Supernet, calibrated
 from fn3hw.deploy.runtime import available_cores
+from fn3hw.deploy.segments import Segment, even_cuts, segments
 from fn3hw.errors import InputError
 from fn3hw.space.subnet import SearchSpace, Subnet
 
-_VERSION = 2
-_SESSIONS = 16
-"""Sessions that stay open, at most: those of the candidates that race."""
+_VERSION = 3
+_CUTS = 3
+"""Values that a chain is cut at."""
+_FILE_BYTES = 2**27
+"""Of the chains that are kept as files, at most: those of the candidates that race."""
 _SESSION_BYTES = 2**28
-"""Of their files together."""
+"""Of the files whose sessions stay open."""
+_VALUE_BYTES = 2**29
+"""Of the values between segments that are kept."""
 _PAD = 4
 """ONNX Runtime on x86 convolves multiples of four channels in its blocked layout, others far more slowly."""
 
@@ -43,7 +53,7 @@ class StatisticsSource(Protocol):
 
 
 class Evaluator:
-    """Evaluates subnets on fixed images. Safe to call from several threads; holds the sessions of a few subnets.
+    """Evaluates subnets on fixed images. Safe to call from several threads; within bounds, keeps what was computed.
 
     Args:
         supernet: the trained network.
@@ -85,16 +95,21 @@ class Evaluator:
         self._batch_size = batch_size
         self._threads = threads
         self._calibration = calibration
-        self._sessions = _Sessions()
+        self._forget()
 
     def __getstate__(self) -> dict[str, Any]:
-        """What another process needs: all but the sessions."""
-        return {name: value for name, value in vars(self).items() if name != "_sessions"}
+        """What another process needs: all but what is kept."""
+        return {name: value for name, value in vars(self).items() if not isinstance(value, _Kept)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """In another process."""
         vars(self).update(state)
-        self._sessions = _Sessions()
+        self._forget()
+
+    def _forget(self) -> None:
+        self._chains = _Kept[Subnet, list[Segment]](_FILE_BYTES)
+        self._sessions = _Kept[str, onnxruntime.InferenceSession](_SESSION_BYTES)
+        self._values = _Kept[tuple[str, int, int], NDArray[np.float32]](_VALUE_BYTES)
 
     @property
     def space(self) -> SearchSpace:
@@ -137,22 +152,58 @@ class Evaluator:
         Equal to that part of the answer for all images where ``start`` and ``stop`` are multiples of `batch_size`.
         """
         stop = self.n_images if stop is None else min(stop, self.n_images)
-        session = self._sessions.find(subnet)
-        if session is None:
-            session = self._sessions.add(subnet, self._model(subnet).SerializeToString())
-        name = session.get_inputs()[0].name
+        chain = self._chain(subnet)
         starts = range(start, stop, self._batch_size)
 
         def of_batch(first: int) -> NDArray[np.bool_]:
             last = min(first + self._batch_size, stop)
-            options = _FREEING if first == starts[-1] else None
-            logits = session.run(None, {name: self._images[first:last]}, options)[0]
+            logits = self._logits(chain, first, last, _FREEING if first == starts[-1] else None)
             finite = np.isfinite(logits).all(axis=1)
             return np.asarray((logits.argmax(axis=1) == self._labels[first:last]) & finite)
 
         # Whole batches side by side, each on one thread, take less time than threads that share every operator.
         with ThreadPoolExecutor(self._threads) as pool:
             return np.concatenate(list(pool.map(of_batch, starts)))
+
+    def _logits(
+        self, chain: list[Segment], first: int, last: int, options: onnxruntime.RunOptions | None
+    ) -> NDArray[np.float32]:
+        """The network's answers to some of the images, from the last value of the chain that is known."""
+        value, known = self._images[first:last], 0
+        for number in range(len(chain) - 1, 0, -1):
+            kept = self._values.find((chain[number - 1].digest, first, last))
+            if kept is not None:
+                value, known = kept, number
+                break
+        for number, segment in enumerate(chain[known:], known + 1):
+            session = self._session(segment)
+            value = session.run(None, {session.get_inputs()[0].name: value}, options)[0]
+            if number < len(chain):
+                self._values.add((segment.digest, first, last), value, value.nbytes)
+        return value
+
+    def _chain(self, subnet: Subnet) -> list[Segment]:
+        chain = self._chains.find(subnet)
+        if chain is None:
+            chain = segments(self._model(subnet), self._cuts)
+            self._chains.add(subnet, chain, sum(len(segment.model) for segment in chain))
+        return chain
+
+    def _session(self, segment: Segment) -> onnxruntime.InferenceSession:
+        session = self._sessions.find(segment.digest)
+        if session is None:
+            session = onnxruntime.InferenceSession(
+                segment.model, _session_options(), providers=["CPUExecutionProvider"]
+            )
+            self._sessions.add(segment.digest, session, len(segment.model))
+        return session
+
+    @cached_property
+    def _cuts(self) -> dict[str, onnx.ValueInfoProto]:
+        """Where chains are cut. Files with the ranges of activations stay whole: few of them are evaluated."""
+        if self._calibration is not None:
+            return {}
+        return even_cuts(self._supernet.slice(self.space.full(), {}, pad=_PAD, packed=False), _CUTS)
 
     def _model(self, subnet: Subnet) -> onnx.ModelProto:
         statistics = self._moments.statistics(subnet) if self._moments is not None else None
@@ -161,31 +212,33 @@ class Evaluator:
         return calibrated(self._supernet, subnet, statistics, self._calibration)
 
 
-class _Sessions:
-    """Open sessions of the last subnets: a few, and of large files fewer."""
+_Key = TypeVar("_Key", bound=Hashable)
+_Value = TypeVar("_Value")
 
-    def __init__(self) -> None:
-        self._open: OrderedDict[Subnet, tuple[onnxruntime.InferenceSession, int]] = OrderedDict()
+
+class _Kept(Generic[_Key, _Value]):
+    """Keeps what was used last, up to so many bytes, and always the last one."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit, self._bytes = limit, 0
+        self._entries: OrderedDict[_Key, tuple[_Value, int]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def find(self, subnet: Subnet) -> onnxruntime.InferenceSession | None:
-        """The session of a subnet, if it is open."""
+    def find(self, key: _Key) -> _Value | None:
+        """What is kept under a key."""
         with self._lock:
-            if subnet not in self._open:
+            if key not in self._entries:
                 return None
-            self._open.move_to_end(subnet)
-            return self._open[subnet][0]
+            self._entries.move_to_end(key)
+            return self._entries[key][0]
 
-    def add(self, subnet: Subnet, model: bytes) -> onnxruntime.InferenceSession:
-        """Open the session of a subnet; those that were not used for longest are closed."""
-        session = onnxruntime.InferenceSession(model, _session_options(), providers=["CPUExecutionProvider"])
+    def add(self, key: _Key, value: _Value, size: int) -> None:
+        """Keep a value; what was not used for longest gives way."""
         with self._lock:
-            self._open[subnet] = session, len(model)
-            while len(self._open) > 1 and (
-                len(self._open) > _SESSIONS or sum(size for _, size in self._open.values()) > _SESSION_BYTES
-            ):
-                self._open.popitem(last=False)
-        return session
+            self._bytes += size - self._entries.pop(key, (None, 0))[1]
+            self._entries[key] = value, size
+            while self._bytes > self._limit and len(self._entries) > 1:
+                self._bytes -= self._entries.popitem(last=False)[1][1]
 
 
 def _session_options() -> onnxruntime.SessionOptions:

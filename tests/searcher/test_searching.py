@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from fn3hw.deploy import Moments, Supernet, calibrated, export, recalibrate
 from fn3hw.errors import InputError
 from fn3hw.searcher import Evaluator, Heuristic, search
+from fn3hw.searcher.evaluator import _Kept
 from fn3hw.searcher.verify import masked_difference
 from fn3hw.space.placing import nest
 from fn3hw.space.subnet import SearchSpace, Subnet
@@ -102,17 +103,47 @@ def test_an_evaluator_says_the_same_in_another_process(supernet: Supernet) -> No
     np.testing.assert_array_equal(other.right(subnet), before)
 
 
-def test_few_sessions_stay_open_and_fewer_large_ones(supernet: Supernet, monkeypatch: pytest.MonkeyPatch) -> None:
-    images, labels = Data().arrays("search", 20)
-    evaluator = Evaluator(supernet, None, images, labels, bn="stored")
+def test_what_a_subnet_shares_with_one_before_it_is_not_computed_again(
+    supernet: Supernet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, labels = Data().arrays("search", 64)
+    evaluator = Evaluator(supernet, None, images, labels, bn="stored", batch_size=16)
+    opened: list[bytes] = []
+    session = onnxruntime.InferenceSession
+
+    def opening(model: bytes, *args: object, **options: object) -> onnxruntime.InferenceSession:
+        opened.append(model)
+        return session(model, *args, **options)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", opening)
+    space = supernet.space
+    last = [gate for gate in space if gate.level == "channel"][-1]
+    evaluator.right(space.full())
+    whole = len(opened)
+    later = space.from_counts({last.name: last.size - 1})
+    shared = evaluator.right(later)
+    assert whole > 1 and 0 < len(opened) - whole < whole
+    alone = Evaluator(supernet, None, images, labels, bn="stored", batch_size=16)
+    np.testing.assert_array_equal(shared, alone.right(later))
+
+
+def test_what_is_kept_stays_within_bounds_and_answers_do_not_change(
+    supernet: Supernet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, labels = Data().arrays("search", 40)
     rng = np.random.default_rng(0)
-    subnets = list(dict.fromkeys(supernet.space.random(rng) for _ in range(60)))[:20]
-    for subnet in subnets:
-        evaluator.right(subnet)
-    assert [subnet for subnet in subnets if evaluator._sessions.find(subnet)] == subnets[-16:]
-    monkeypatch.setattr("fn3hw.searcher.evaluator._SESSION_BYTES", 1)
-    evaluator.right(subnets[0])
-    assert [subnet for subnet in subnets if evaluator._sessions.find(subnet)] == subnets[:1]
+    subnets = [supernet.space.random(rng) for _ in range(12)]
+    roomy = Evaluator(supernet, None, images, labels, bn="stored")
+    for limit in ("_FILE_BYTES", "_SESSION_BYTES", "_VALUE_BYTES"):
+        monkeypatch.setattr(f"fn3hw.searcher.evaluator.{limit}", 1)
+    tight = Evaluator(supernet, None, images, labels, bn="stored")
+    for subnet in (*subnets, *subnets):
+        np.testing.assert_array_equal(tight.right(subnet), roomy.right(subnet))
+    assert [len(kept._entries) for kept in (tight._chains, tight._sessions, tight._values)] == [1, 1, 1]
+    kept = _Kept[int, str](10)
+    for key in (1, 2, 1, 3):
+        kept.add(key, str(key), 4)
+    assert [kept.find(key) for key in (1, 2, 3)] == ["1", None, "3"] and kept._bytes == 8
 
 
 def test_quantized_networks_are_evaluated_as_the_integers_that_they_are() -> None:
