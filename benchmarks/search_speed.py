@@ -1,9 +1,9 @@
-"""Evaluations per second of a search: racing, without races, as evaluations were made at first, and by eager torch.
+"""Evaluations per second of a search: as it is, of whole files, without races, as at first, and by eager torch.
 
-The same search, with each of some seeds, is run with races and without. What an evaluation takes otherwise is timed on
-subnets that the search asked for, in turns: one after the other with layers that compute on integers, as the first
-evaluator did it; and torch in eager mode, masked, after recalibration on as many images. What the searches choose at
-ten budgets is compared on all images of the search split.
+The same search, with each of some seeds, is run as it is; with files that are not cut into chains; and without races,
+too. What an evaluation takes otherwise is timed on subnets that the search asked for, in turns: one after the other
+with layers that compute on integers, as the first evaluator did it; and torch in eager mode, masked, after
+recalibration on as many images. What the searches choose at ten budgets is compared on all images of the search split.
 Usage: python benchmarks/search_speed.py RUN PROFILE [EVALUATIONS] [SEEDS]; archives are kept in RUN/speed
 """
 
@@ -30,6 +30,7 @@ from fn3hw.cli.runs import OpenRun
 from fn3hw.cost import CostModel, fit_cost
 from fn3hw.profiler import Profile
 from fn3hw.searcher import Atlas, Charge, Heuristic, provenance_of, run_search
+from fn3hw.searcher.evaluator import CUTS
 from fn3hw.searcher.searching import evaluator_of
 from fn3hw.space.subnet import Subnet
 
@@ -49,11 +50,13 @@ def main() -> None:
     budgets = usual_budgets(Charge(supernet.space, cost))
     folder = opened.folder / "speed"
     shutil.rmtree(folder, ignore_errors=True)
-    found: dict[str, list[dict[str, Any]]] = {"racing": [], "without races": []}
+    usual = Heuristic(evaluations=evaluations)
+    ways = {"racing": (usual, CUTS), "whole files": (usual, 0), "no races": (replace(usual, race=None), 0)}
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in ways}
     for seed in range(seeds):
-        settings = Heuristic(evaluations=evaluations, seed=seed)
-        for name, one in (("racing", settings), ("without races", replace(settings, race=None))):
-            found[name].append(search(opened, profile, cost, one, folder / f"{name[:6]}-{seed}", budgets))
+        for name, (settings, cuts) in ways.items():
+            here = folder / f"{name}-{seed}".replace(" ", "-")
+            found[name].append(search(opened, profile, cost, replace(settings, seed=seed), cuts, here, budgets))
             print(seed, name, found[name][-1], file=sys.stderr)
     peak_gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     timed = seconds_per_evaluation(opened, profile, asked(folder / "racing-0", opened))
@@ -69,14 +72,14 @@ def main() -> None:
             "evaluations_per_second": rates,
             "over_torch": {name: rate / rates["torch, masked, recalibrated"] for name, rate in rates.items()},
             "proposing_share": float(np.mean([run["proposing_share"] for run in found["racing"]])),
-            "prefix_shared_with_any_of_the_last_12": shared_prefix(folder / "racing-0", opened, cost),
             "images_seen_share": float(np.mean([run["images_seen_share"] for run in found["racing"]])),
             "accuracy_at_budgets": {
                 name: [float(np.mean(values)) for values in zip(*(run["accuracy"] for run in runs), strict=True)]
                 for name, runs in found.items()
             },
-            "racing_minus_without_points": [
-                float(np.mean(np.subtract(a["accuracy"], b["accuracy"]))) for a, b in zip(*found.values(), strict=True)
+            "racing_minus_no_races_points": [
+                float(np.mean(np.subtract(a["accuracy"], b["accuracy"])))
+                for a, b in zip(found["racing"], found["no races"], strict=True)
             ],
             "peak_memory_of_searches_gib": peak_gib,
         },
@@ -84,11 +87,19 @@ def main() -> None:
 
 
 def search(
-    opened: OpenRun, profile: Profile, cost: CostModel, settings: Heuristic, folder: Path, budgets: Sequence[float]
+    opened: OpenRun,
+    profile: Profile,
+    cost: CostModel,
+    settings: Heuristic,
+    cuts: int,
+    folder: Path,
+    budgets: Sequence[float],
 ) -> dict[str, Any]:
     """Seconds of one search, and the accuracies of its choices on all images of the search split."""
     supernet = opened.supernet.with_blockwise(profile.blockwise)
-    evaluator = evaluator_of(supernet, opened.moments, opened.data, "search", IMAGES, integers=False, threads=THREADS)
+    evaluator = evaluator_of(
+        supernet, opened.moments, opened.data, "search", IMAGES, integers=False, threads=THREADS, cuts=cuts
+    )
     made_from = provenance_of(supernet, cost, profile, evaluator.key)
     started = time.perf_counter()
     atlas = run_search(supernet.space, cost, evaluator, made_from, folder=folder, settings=settings)
@@ -114,25 +125,6 @@ def asked(folder: Path, opened: OpenRun) -> list[Subnet]:
     lines = (folder / "archive.jsonl").read_text().splitlines()
     rows = np.linspace(0, len(lines) - 1, TIMED).round().astype(int)
     return [opened.supernet.space.parse(json.loads(lines[row])["subnet"]) for row in rows]
-
-
-def shared_prefix(folder: Path, opened: OpenRun, cost: CostModel) -> float:
-    """Mean share of a subnet's latency before the first gate in which it differs from one of those just before it.
-
-    So much, at most, could be spared by keeping activations instead of computing them again.
-    """
-    space = opened.supernet.space
-    lines = (folder / "archive.jsonl").read_text().splitlines()
-    subnets = [space.parse(json.loads(line)["subnet"]) for line in lines]
-    counts = np.array([list(subnet.counts.values()) for subnet in subnets])
-    found = []
-    for row in range(1, len(subnets)):
-        before = counts[max(0, row - 12) : row]
-        first = max(int(np.argmax(np.append(one != counts[row], True))) for one in before)
-        times = cost.attribution(subnets[row])
-        spared = sum(times[gate.name] for gate in space.gates[:first])
-        found.append(spared / sum(times.values()))
-    return float(np.mean(found))
 
 
 def seconds_per_evaluation(opened: OpenRun, profile: Profile, subnets: Sequence[Subnet]) -> dict[str, float]:

@@ -27,8 +27,8 @@ from fn3hw.errors import InputError
 from fn3hw.space.subnet import SearchSpace, Subnet
 
 _VERSION = 3
-_CUTS = 3
-"""Values that a chain is cut at."""
+CUTS = 3
+"""Values that a chain is cut at; the more, the more is spared, and the more often data leave their fastest layout."""
 _FILE_BYTES = 2**27
 """Of the chains that are kept as files, at most: those of the candidates that race."""
 _SESSION_BYTES = 2**28
@@ -65,6 +65,7 @@ class Evaluator:
         bn: ``"closed-form"`` takes the statistics from ``moments``, ``"stored"`` keeps those of training.
         calibration: training images that set the ranges of activations, so that quantized layers compute on integers;
             without them, on the fp32 numbers that the integers stand for, which needs no pass over such images.
+        cuts: values that files are cut at, at most; files with the ranges of activations stay whole.
 
     Raises:
         InputError: the images do not fit the network or the labels, or there are none.
@@ -81,13 +82,17 @@ class Evaluator:
         batch_size: int = 16,
         bn: Literal["closed-form", "stored"] = "closed-form",
         calibration: NDArray[np.float32] | None = None,
+        cuts: int = CUTS,
     ) -> None:
         _check(supernet, images, labels)
         if bn not in ("closed-form", "stored") or (bn == "closed-form" and moments is None):
             raise InputError(f"bn={bn!r} needs to be 'closed-form', with moments, or 'stored'.")
         threads = available_cores() if threads is None else threads
-        if threads < 1 or batch_size < 1:
-            raise InputError(f"An evaluator needs threads >= 1 and batch_size >= 1, not {threads} and {batch_size}.")
+        if threads < 1 or batch_size < 1 or cuts < 0:
+            raise InputError(
+                "An evaluator needs threads >= 1, batch_size >= 1 and cuts >= 0, "
+                f"not {threads}, {batch_size} and {cuts}."
+            )
         self._supernet = supernet
         self._moments = moments if bn == "closed-form" else None
         self._images = np.ascontiguousarray(images, dtype=np.float32)
@@ -95,6 +100,7 @@ class Evaluator:
         self._batch_size = batch_size
         self._threads = threads
         self._calibration = calibration
+        self._n_cuts = cuts if calibration is None else 0
         self._forget()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -130,6 +136,7 @@ class Evaluator:
             "images": _digest(self._images),
             "labels": _digest(self._labels),
             "batch_size": self._batch_size,
+            "cuts": self._n_cuts,
             "onnxruntime": onnxruntime.__version__,
             **({"calibration": _digest(self._calibration)} if self._calibration is not None else {}),
             **({"blockwise": sorted(self._supernet.blockwise)} if self._supernet.blockwise else {}),
@@ -200,10 +207,10 @@ class Evaluator:
 
     @cached_property
     def _cuts(self) -> dict[str, onnx.ValueInfoProto]:
-        """Where chains are cut. Files with the ranges of activations stay whole: few of them are evaluated."""
-        if self._calibration is not None:
+        """Where chains are cut."""
+        if not self._n_cuts:
             return {}
-        return even_cuts(self._supernet.slice(self.space.full(), {}, pad=_PAD, packed=False), _CUTS)
+        return even_cuts(self._supernet.slice(self.space.full(), {}, pad=_PAD, packed=False), self._n_cuts)
 
     def _model(self, subnet: Subnet) -> onnx.ModelProto:
         statistics = self._moments.statistics(subnet) if self._moments is not None else None

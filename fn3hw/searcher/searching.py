@@ -14,7 +14,7 @@ from fn3hw.errors import InputError
 from fn3hw.profiler import Meter, Profile
 from fn3hw.searcher.api import CostBy, OnProgress, run_search
 from fn3hw.searcher.atlas import Atlas, Provenance
-from fn3hw.searcher.evaluator import Evaluator
+from fn3hw.searcher.evaluator import CUTS, Evaluator
 from fn3hw.searcher.export import Exporter, FinishedFile
 from fn3hw.searcher.heuristic import Heuristic
 from fn3hw.searcher.ports import CostPredictor, Executor, SearchData
@@ -122,6 +122,7 @@ def evaluator_of(
     *,
     integers: bool = True,
     threads: int | None = None,
+    cuts: int = CUTS,
 ) -> Evaluator:
     """Evaluates on the first images of a split, by default all.
 
@@ -129,7 +130,8 @@ def evaluator_of(
     spares the pass that sets the ranges of activations, for every subnet.
     """
     calibration = data.arrays("train", _CALIBRATION_IMAGES)[0] if supernet.quantizers and integers else None
-    return Evaluator(supernet, moments, *data.arrays(split, images), threads=threads, calibration=calibration)
+    chosen = data.arrays(split, images)
+    return Evaluator(supernet, moments, *chosen, threads=threads, calibration=calibration, cuts=cuts)
 
 
 def provenance_of(
