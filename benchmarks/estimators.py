@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from itertools import combinations
 from pathlib import Path
 
@@ -18,19 +19,31 @@ from report import report
 from fn3hw.profiler import Profile, statistics
 
 Samples = statistics.Samples
-Estimator = Callable[[Samples], float]
+Known = statistics.Sensitivity
+Estimator = Callable[[Samples, Known], float]
 
 
 def main() -> None:
     paths = [Path(argument) for argument in sys.argv[1:]]
     rounds = {path.stem: samples(Profile.read(path)) for path in paths}
-    figures = {
-        "halves_of_a_profile": {name: {way: spread(halves(own, ESTIMATORS[way])) for way in ESTIMATORS}
-                                for name, own in rounds.items()},
-        "two_profiles": {f"{a}, {b}": {way: spread(shared(rounds[a], rounds[b], ESTIMATORS[way])) for way in ESTIMATORS}
-                         for a, b in combinations(rounds, 2) if rounds[a].keys() & rounds[b].keys()},
-    }  # fmt: skip
-    report("estimators", figures)
+    known = {name: statistics.sensitivity(list(own.values())) for name, own in rounds.items()}
+    report(
+        "estimators",
+        {
+            "sensitivity": {name: asdict(one) for name, one in known.items()},
+            "halves_of_a_profile": {
+                name: {way: spread(halves(own, known[name], ESTIMATORS[way])) for way in ESTIMATORS}
+                for name, own in rounds.items()
+            },
+            "two_profiles": {
+                f"{a}, {b}": {
+                    way: spread(shared(rounds[a], rounds[b], known[a], ESTIMATORS[way])) for way in ESTIMATORS
+                }
+                for a, b in combinations(rounds, 2)
+                if rounds[a].keys() & rounds[b].keys()
+            },
+        },
+    )
 
 
 def samples(profile: Profile) -> dict[str, Samples]:
@@ -38,20 +51,22 @@ def samples(profile: Profile) -> dict[str, Samples]:
     return {m.subnet: [(one.reference_cpu_ns, one.candidate_cpu_ns) for one in m.rounds] for m in profile.measurements}
 
 
-def halves(rounds: dict[str, Samples], estimator: Estimator) -> Iterator[float]:
-    """Relative differences between the halves of each subnet's rounds."""
-    for own in rounds.values():
+def halves(rounds: dict[str, Samples], known: Known, estimator: Estimator) -> Iterator[float]:
+    """Relative differences between the halves of each subnet's first six rounds."""
+    for own in (every[:6] for every in rounds.values()):
         n = len(own)
         for chosen in combinations(range(n), n // 2) if n >= 4 else ():
             if 0 in chosen:
                 rest = [own[i] for i in range(n) if i not in chosen]
-                yield abs(float(np.log(estimator([own[i] for i in chosen]) / estimator(rest))))
+                yield abs(float(np.log(estimator([own[i] for i in chosen], known) / estimator(rest, known))))
 
 
-def shared(first: dict[str, Samples], second: dict[str, Samples], estimator: Estimator) -> Iterator[float]:
-    """Relative differences of each subnet between two profiles."""
+def shared(
+    first: dict[str, Samples], second: dict[str, Samples], known: Known, estimator: Estimator
+) -> Iterator[float]:
+    """Relative differences of each subnet between two profiles, by what the first shows of a quiet moment."""
     for name in first.keys() & second.keys():
-        yield abs(estimator(second[name]) / estimator(first[name]) - 1)
+        yield abs(estimator(second[name], known) / estimator(first[name], known) - 1)
 
 
 def spread(differences: Iterator[float]) -> dict[str, float]:
@@ -67,24 +82,25 @@ def spread(differences: Iterator[float]) -> dict[str, float]:
 
 def quantile_over_rounds(quantile: float) -> Estimator:
     """Median over the quiet rounds of the ratio of a quantile; 0 is the fastest sample."""
-    return lambda own: float(np.median([np.quantile(c, quantile) / np.quantile(r, quantile)
+    return lambda own, _: float(np.median([np.quantile(c, quantile) / np.quantile(r, quantile)
                                         for r, c in statistics.quiet(own)]))  # fmt: skip
 
 
 def fastest_of_all(few: int) -> Estimator:
     """Mean of the candidate's few fastest samples over that of the reference's, of all rounds together."""
-    return lambda own: float(
+    return lambda own, _: float(
         np.divide(*(np.sort(np.concatenate(ns))[:few].mean() for ns in list(zip(*own, strict=True))[::-1]))
     )
 
 
-def plain_mean(own: Samples) -> float:
+def plain_mean(own: Samples, _: Known) -> float:
     """Geometric mean of the ratios of the rounds, all of which count alike."""
     return float(np.exp(np.mean([np.log(statistics.round_ratio(r, c)) for r, c in own])))
 
 
 ESTIMATORS: dict[str, Estimator] = {
-    "ours: three fastest, quieter rounds count more": statistics.ratio,
+    "ours: three fastest, a line to the quiet moment": statistics.ratio,
+    "the same, as if both got slower alike": lambda own, known: statistics.ratio(own),
     "three fastest, mean over rounds": plain_mean,
     "fastest sample, median over quiet rounds": quantile_over_rounds(0.0),
     "fastest sample of all rounds": fastest_of_all(1),

@@ -14,51 +14,70 @@ What ONNX Runtime 1.31 does to names (seen in its profiles; the tests pin it):
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable
 
 import numpy as np
 import onnx
 
+from fn3hw.profiler import statistics
+from fn3hw.profiler.measuring import Round
+
 _NCHWC = "_nchwc"
 _FUSION = re.compile(r"/\w*Fusion\w*$")
 _TOKEN = re.compile(r"_token_\d+$")
+_SHORTEST = 0.1
+"""Microseconds that no kernel is shorter than; the runtime's profile has whole ones."""
 _FUSED_FROM = {"FusedConv": "Conv", "FusedGemm": "Gemm", "FusedMatMul": "MatMul"}
 
 
-def attribute(kernels: Iterable[Sequence[Any]], model: onnx.ModelProto) -> dict[str, float]:
-    """Microseconds per node of ``model``, and per inserted node under ``~OPERATOR@NODE``, NODE executed before it.
+Kernel = tuple[str, str, str]
+"""Name, operator and provider of a kernel."""
+
+
+def owners(kernels: Iterable[Kernel], model: onnx.ModelProto) -> list[str]:
+    """Per kernel the node of ``model`` that it comes from; of an inserted one ``~OPERATOR@NODE``, NODE run before it.
 
     Args:
-        kernels: ``(name, operator, provider, microseconds)`` in order of execution, see `usual`.
+        kernels: in order of execution.
         model: the file that was profiled.
 
     Returns:
-        All the time of ``kernels``; inserted nodes before the first node of the file are under ``~OPERATOR@``.
+        In the same order; inserted nodes before the first node of the file are ``~OPERATOR@``.
     """
-    owners = _Owners(model)
-    times: dict[str, float] = {}
-    previous = ""
-    for name, operator, _, microseconds in kernels:
-        owner = owners.of(name, operator)
+    nodes = _Owners(model)
+    found, previous = [], ""
+    for name, operator, _ in kernels:
+        owner = nodes.of(name, operator)
         if owner is not None:
             previous = owner
-        key = owner if owner is not None else f"~{operator}@{previous}"
-        times[key] = round(times.get(key, 0.0) + microseconds, 3)
-    return times
+        found.append(owner if owner is not None else f"~{operator}@{previous}")
+    return found
 
 
-def usual(rounds: Sequence[Iterable[Sequence[Any]]]) -> list[tuple[str, str, str, float]]:
-    """One list of kernels from those of several rounds, each with the mean of its faster half of times.
+def quiet_times(rounds: Iterable[Round], quiet: float) -> dict[str, dict[Kernel, float]]:
+    """Microseconds of each kernel of each subnet in a quiet moment; see `statistics.at_quiet`.
 
-    What disturbs a kernel makes it slower; what keeps a cache filled differs from round to round. A kernel that the
-    first round lacks is not in it.
+    Kernels of one name do the same work in all subnets, and get slower alike where the reference does.
+
+    Args:
+        rounds: of any subnets; those without kernel times are left out.
+        quiet: what the reference takes in a quiet moment.
     """
-    times: dict[tuple[str, str, str], list[float]] = {}
-    for kernels in rounds:
-        for name, operator, provider, microseconds in kernels:
-            times.setdefault((name, operator, provider), []).append(microseconds)
-    return [(*key, float(np.mean(sorted(values)[: (len(values) + 1) // 2]))) for key, values in times.items()]
+    seen: dict[Kernel, list[tuple[str, float, float]]] = {}
+    for one in rounds:
+        for name, operator, provider, microseconds in one.kernels:
+            reference = one.kernels_reference_ns or quiet
+            seen.setdefault((name, operator, provider), []).append((one.subnet, microseconds, reference))
+    found: dict[str, dict[Kernel, float]] = {}
+    for kernel, rows in seen.items():
+        subnets = np.array([subnet for subnet, _, _ in rows])
+        names = list(dict.fromkeys(subnets.tolist()))
+        groups = [np.flatnonzero(subnets == name) for name in names]
+        times = np.maximum([microseconds for _, microseconds, _ in rows], _SHORTEST)
+        quiet_us = statistics.at_quiet(times, np.array([reference for _, _, reference in rows]), groups, quiet)
+        for name, microseconds in zip(names, quiet_us, strict=True):
+            found.setdefault(name, {})[kernel] = float(microseconds)
+    return found
 
 
 class _Owners:

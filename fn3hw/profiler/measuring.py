@@ -269,15 +269,25 @@ def _disagreeing(
     allowed = planned // 4 - (len(finished) - planned)
     limit = quiet_ns(finished)
     for extra in range(effort.extra_rounds):
+        known = statistics.sensitivity(
+            [[one.samples for one in finished if one.subnet == c.subnet] for c in candidates]
+        )
         order = np.random.default_rng([seed, effort.rounds + extra, 3]).permutation(len(candidates))
         for candidate in (candidates[i] for i in order):
             number = candidate.planned(effort) + extra
             own = [one for one in finished if one.subnet == candidate.subnet]
-            disagree = statistics.repeat_error([one.samples for one in own]) > effort.agreement
+            disagree = statistics.repeat_error([one.samples for one in own], known) > effort.agreement
             if (disagree or _is_loud(own, limit)) and allowed > 0 and all(one.number != number for one in own):
                 allowed -= 1
                 yield candidate, number
                 limit = quiet_ns(finished)
+
+
+def _sensitivity(candidates: Sequence[Candidate], finished: Sequence[Round]) -> statistics.Sensitivity:
+    rounds: dict[str, list[tuple[tuple[int, ...], tuple[int, ...]]]] = {one.subnet: [] for one in candidates}
+    for one in finished:
+        rounds[one.subnet].append(one.samples)
+    return statistics.sensitivity(list(rounds.values()))
 
 
 def _is_loud(own: Sequence[Round], limit: float | None) -> bool:

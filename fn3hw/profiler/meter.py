@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from types import TracebackType
 
-import numpy as np
-
 from fn3hw.errors import NoisyMeasurement, ProfileError
 from fn3hw.profiler import statistics
 from fn3hw.profiler.device import Runtime, Session, connect, differing
@@ -32,7 +30,7 @@ class Timing:
             emulated device the ratio itself.
         latency_low_ms: lower end of the 90% interval.
         latency_high_ms: upper end of the 90% interval.
-        latency_p90_ms: 90th percentile of the samples, in the same unit: what a run may take.
+        latency_p90_ms: what one of ten runs exceeds, in the same unit; each round's runs are compared with its median.
     """
 
     ratio: float
@@ -115,15 +113,16 @@ class Meter:
             self._session, self._reference, [candidate], effort=self._effort, runtime=self._runtime, seed=0
         )
         samples = [one.samples for one in rounds]
-        ratio, unit = statistics.ratio(samples), self._profile.full_cost
-        low, high = statistics.interval(samples)
-        p90 = float(np.quantile(np.concatenate([np.asarray(one) / np.median(of) for of, one in samples]), 0.9))
+        known, unit = self._profile.sensitivity, self._profile.full_cost
+        ratio = statistics.ratio(samples, known)
+        low, high = statistics.interval(samples, known)
+        (p90,) = ratio * statistics.about_the_median([of for _, of in samples], [0.9])
         return Timing(
             ratio=ratio,
             latency_ms=ratio * unit,
             latency_low_ms=low * unit,
             latency_high_ms=high * unit,
-            latency_p90_ms=p90 * unit,
+            latency_p90_ms=float(p90) * unit,
         )
 
     def read(self, model: bytes, percentile: int = 50) -> Reading:

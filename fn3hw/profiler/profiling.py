@@ -17,7 +17,7 @@ from fn3hw.errors import InputError
 from fn3hw.profiler import statistics
 from fn3hw.profiler.device import DEFAULT_RUNTIME, Device, Runtime, Session, connect
 from fn3hw.profiler.journal import Journal
-from fn3hw.profiler.kernels import attribute, usual
+from fn3hw.profiler.kernels import Kernel, owners, quiet_times
 from fn3hw.profiler.measuring import COUNTED, EMULATED, Candidate, Effort, Round, measure_rounds
 from fn3hw.profiler.plan import holdout as plan_holdout
 from fn3hw.profiler.plan import plan as plan_subnets
@@ -27,6 +27,7 @@ from fn3hw.profiler.verdict import judge, noise
 from fn3hw.space.subnet import SearchSpace, Subnet
 
 _SWEEP = "sweep"
+_PERCENTILES = (0.1, 0.5, 0.9, 0.99)
 SWEEP_STEPS = 8
 """About how many settings a sweep tries; for the time that is left."""
 
@@ -267,15 +268,16 @@ class _Work:
         return _file(self.network, subnet)
 
     def _details(self, subnet: Subnet) -> dict[str, Any]:
-        """Kernel times by node, from all rounds, and memory, from processes of its own."""
+        """Which node each kernel comes from, and memory, from processes of its own."""
         sliced = self.network.deployed(subnet)
         model = sliced.SerializeToString(deterministic=True)
-        rounds = [one for one in self.journal.rounds if one.subnet == subnet.id and one.kernels]
+        timed = next((one.kernels for one in self.journal.rounds if one.subnet == subnet.id and one.kernels), ())
+        kernels = [kernel[:3] for kernel in timed]
         memory = self.session.peak_memory(model, runtime=self.runtime, seed=self.seed)
         without = self.session.peak_memory(model, runtime=self.runtime, arena=False, seed=self.seed)
         kept = ("peak_mib", "runtime_mib", "increment_mib", "load_ms", "first_run_ms")
         return {
-            "kernels": attribute(usual([one.kernels for one in rounds]), sliced),
+            "owners": [[*kernel, owner] for kernel, owner in zip(kernels, owners(kernels, sliced), strict=True)],
             "size_bytes": len(model),
             "peak_mib_no_arena": without["peak_mib"],
             **{key: memory[key] for key in kept},
@@ -302,9 +304,15 @@ def _profile(work: _Work, fit: Sequence[Subnet], tests: Sequence[Subnet], name: 
     wanted = {subnet.id for subnet in (*fit, *tests)}
     rounds = [r for r in work.journal.rounds if r.subnet in wanted]
     reference_ns = float(np.median([one.reference_median_ns for one in rounds]))
-    measurements = [_measurement(work, s, "fit", rounds, reference_ns) for s in fit]
-    measurements += [_measurement(work, s, "holdout", rounds, reference_ns) for s in tests]
-    seen = noise(measurements)
+    own = {subnet: [one for one in rounds if one.subnet == subnet] for subnet in wanted}
+    known = statistics.sensitivity([[one.samples for one in some] for some in own.values()])
+    kernels = quiet_times(rounds, known.quiet)
+    roles = [*((subnet, "fit") for subnet in fit), *((subnet, "holdout") for subnet in tests)]
+    measurements = [
+        _measurement(work, s, role, own[s.id], reference_ns, known, kernels.get(s.id, {}))  # type: ignore[arg-type]
+        for s, role in roles
+    ]
+    seen = noise(measurements, known)
     verdict, reasons, advice = judge(seen, measurements, work.device.key)
     return Profile(
         schema_name="fn3hw.profile/1",
@@ -315,6 +323,7 @@ def _profile(work: _Work, fit: Sequence[Subnet], tests: Sequence[Subnet], name: 
         settings=work.settings,
         network=_network(work.network, name),
         reference=_reference(work, rounds, reference_ns),
+        sensitivity=known,
         measurements=tuple(measurements),
         noise=seen,
         verdict=verdict,
@@ -353,14 +362,23 @@ def _reference(work: _Work, rounds: Sequence[Round], reference_ns: float) -> Ref
 
 
 def _measurement(
-    work: _Work, subnet: Subnet, role: Literal["fit", "holdout"], rounds: Sequence[Round], reference_ns: float
+    work: _Work,
+    subnet: Subnet,
+    role: Literal["fit", "holdout"],
+    rounds: Sequence[Round],
+    reference_ns: float,
+    known: statistics.Sensitivity,
+    kernels: Mapping[Kernel, float],
 ) -> Measurement:
-    own = sorted((one for one in rounds if one.subnet == subnet.id), key=lambda one: one.number)
+    own = sorted(rounds, key=lambda one: one.number)
     samples = [one.samples for one in own]
-    ratio = statistics.ratio(samples)
-    low, high = statistics.interval(samples, seed=work.seed)
-    scaled = np.concatenate([np.asarray(s) * (reference_ns / np.median(r)) for r, s in samples])
-    p10, p50, p90, p99 = np.quantile(scaled, [0.1, 0.5, 0.9, 0.99])
+    ratio = statistics.ratio(samples, known)
+    low, high = statistics.interval(samples, known, seed=work.seed)
+    p10, p50, p90, p99 = ratio * reference_ns * statistics.about_the_median([c for _, c in samples], _PERCENTILES)
+    details = dict(work.journal.details[subnet.id])
+    times: dict[str, float] = {}
+    for *kernel, owner in details.pop("owners"):
+        times[owner] = round(times.get(owner, 0.0) + kernels[tuple(kernel)], 3)
     return Measurement(
         subnet=subnet.id,
         counts=subnet.counts,
@@ -374,5 +392,6 @@ def _measurement(
         latency_p90_ms=work.ms(p90),
         latency_p99_ms=work.ms(p99),
         rounds=tuple(RoundRecord.of(one.to_json()) for one in own),
-        **work.journal.details[subnet.id],
+        kernels=times,
+        **details,
     )

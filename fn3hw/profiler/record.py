@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from fn3hw.errors import NoisyMeasurement, ProfileError
 from fn3hw.profiler.device import device_id
 from fn3hw.profiler.quantity import Quantity
+from fn3hw.profiler.statistics import Sensitivity
 from fn3hw.space.files import write_text
 from fn3hw.space.subnet import SearchSpace
 
@@ -66,15 +67,15 @@ class Measurement(_Part):
     counts: dict[str, int] = Field(description="Blocks kept per gate.")
     role: Literal["fit", "holdout"] = Field(description="Whether it may be fitted on, or is kept to test on.")
     size_bytes: int = Field(gt=0, description="Bytes of the ONNX file.")
-    ratio: float = Field(gt=0, description="Time, or instructions, relative to the reference subnet.")
+    ratio: float = Field(gt=0, description="Time, or instructions, relative to the reference's, in a quiet moment.")
     ratio_low: float = Field(gt=0, description="Lower end of the 90% bootstrap interval of ratio.")
     ratio_high: float = Field(gt=0, description="Upper end of the 90% bootstrap interval of ratio.")
     latency_ms: float | None = Field(
         gt=0, description="ratio times the reference's median over the session; null on an emulated device."
     )
-    latency_p10_ms: float | None = Field(gt=0, description="10th percentile of the samples, on the same scale.")
-    latency_p50_ms: float | None = Field(gt=0, description="Median of the samples, on the same scale.")
-    latency_p90_ms: float | None = Field(gt=0, description="90th percentile of the samples, on the same scale.")
+    latency_p10_ms: float | None = Field(gt=0, description="10th percentile of the samples of its rounds.")
+    latency_p50_ms: float | None = Field(gt=0, description="Median of them.")
+    latency_p90_ms: float | None = Field(gt=0, description="90th percentile of them: each round's about its median.")
     latency_p99_ms: float | None = Field(None, gt=0, description="99th percentile of the samples. Older files lack it.")
     rounds: tuple[RoundRecord, ...] = Field(min_length=1)
     kernels: dict[str, float] = Field(
@@ -144,6 +145,9 @@ class Profile(_Part):
     reference: Reference
     measurements: tuple[Measurement, ...] = Field(min_length=1)
     noise: Noise
+    sensitivity: Sensitivity | None = Field(
+        None, description="How much slower subnets get where the reference gets slower. Older files lack it."
+    )
     verdict: Literal["stable", "noisy"]
     reasons: tuple[str, ...] = Field(description="Why the verdict is noisy, or what was seen though it is stable.")
     advice: tuple[str, ...] = Field(description="What to do about it.")

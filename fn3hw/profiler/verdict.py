@@ -23,11 +23,11 @@ REPEAT_ERROR = 0.03
 Verdict = tuple[Literal["stable", "noisy"], tuple[str, ...], tuple[str, ...]]
 
 
-def noise(measurements: Sequence[Measurement]) -> Noise:
-    """How well measurements repeat."""
+def noise(measurements: Sequence[Measurement], known: statistics.Sensitivity | None = None) -> Noise:
+    """How well measurements repeat, with what is known of how they follow the reference."""
     widths = [(m.ratio_high - m.ratio_low) / m.ratio for m in measurements]
     rounds = [one for m in measurements for one in m.rounds]
-    repeats = [statistics.repeat_error([one.samples for one in m.rounds]) for m in measurements]
+    repeats = [statistics.repeat_error([one.samples for one in m.rounds], known) for m in measurements]
     shares = [one.conditions["cpu_s"] / max(one.conditions["wall_s"], 1e-9) for one in rounds]
     return Noise(
         repeat_mape=float(np.mean(repeats)),
