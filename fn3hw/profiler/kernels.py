@@ -54,30 +54,50 @@ def owners(kernels: Iterable[Kernel], model: onnx.ModelProto) -> list[str]:
     return found
 
 
-def quiet_times(rounds: Iterable[Round], quiet: float) -> dict[str, dict[Kernel, float]]:
-    """Microseconds of each kernel of each subnet in a quiet moment; see `statistics.at_quiet`.
+def quiet_times(rounds: Iterable[Round], quiet_ns: float) -> dict[str, dict[Kernel, float]]:
+    """Microseconds of each kernel of each subnet in a quiet moment.
 
-    Kernels of one name do the same work in all subnets, and get slower alike where the reference does.
+    Kernels of one name do much the same work in all subnets, and get slower alike where the reference does
+    (`statistics.at_quiet`). Few rounds tell the sum of a subnet's kernels more surely than each of them: the kernels
+    share what the sums of the rounds say (`statistics.quiet_totals`).
 
     Args:
         rounds: of any subnets; those without kernel times are left out.
-        quiet: what the reference takes in a quiet moment.
+        quiet_ns: what the reference takes in a quiet moment.
     """
-    seen: dict[Kernel, list[tuple[str, float, float]]] = {}
+    timed: dict[str, list[Round]] = {}
     for one in rounds:
-        for name, operator, provider, microseconds in one.kernels:
-            reference = one.kernels_reference_ns or quiet
-            seen.setdefault((name, operator, provider), []).append((one.subnet, microseconds, reference))
-    found: dict[str, dict[Kernel, float]] = {}
+        if one.kernels:
+            timed.setdefault(one.subnet, []).append(one)
+    found: dict[str, dict[Kernel, float]] = {subnet: {} for subnet in timed}
+    seen: dict[Kernel, list[tuple[str, float, float]]] = {}
+    for subnet, own in timed.items():
+        for one in own:
+            for name, operator, provider, microseconds in one.kernels:
+                row = (subnet, one.kernels_reference_ns or quiet_ns, max(microseconds, _SHORTEST))
+                seen.setdefault((name, operator, provider), []).append(row)
     for kernel, rows in seen.items():
         subnets = np.array([subnet for subnet, _, _ in rows])
         names = list(dict.fromkeys(subnets.tolist()))
         groups = [np.flatnonzero(subnets == name) for name in names]
-        times = np.maximum([microseconds for _, microseconds, _ in rows], _SHORTEST)
-        quiet_us = statistics.at_quiet(times, np.array([reference for _, _, reference in rows]), groups, quiet)
-        for name, microseconds in zip(names, quiet_us, strict=True):
-            found.setdefault(name, {})[kernel] = float(microseconds)
+        reference, times = np.array([row[1:] for row in rows]).T
+        for name, microseconds in zip(names, statistics.at_quiet(times, reference, groups, quiet_ns), strict=True):
+            found[name][kernel] = float(microseconds)
+    sums = [
+        np.array(
+            [(one.kernels_reference_ns or quiet_ns, 1e3 * sum(kernel[3] for kernel in one.kernels)) for one in own]
+        )
+        for own in timed.values()
+    ]
+    for (subnet, kernels), total_ns in zip(found.items(), statistics.quiet_totals(sums, quiet_ns), strict=True):
+        share = total_ns / 1e3 / sum(kernels.values())
+        found[subnet] = {kernel: share * microseconds for kernel, microseconds in kernels.items()}
     return found
+
+
+def _reference_and_sum(one: Round, quiet_ns: float) -> tuple[float, float]:
+    """What the reference took while kernels were timed, and all kernels together, in ns."""
+    return one.kernels_reference_ns or quiet_ns, 1e3 * sum(microseconds for *_, microseconds in one.kernels)
 
 
 class _Owners:

@@ -37,6 +37,9 @@ _OWN_SLOPE = 0.05
 _USUAL_SLOPE = 0.5
 """Standard deviation of slopes about 1 before anything is known."""
 _USUAL_SCATTER = 0.012
+_OWN_KERNEL_SLOPE = 0.3
+_KERNEL_SCATTER = 0.02
+"""The same of a kernel: slopes about that of all kernels of its name, and rounds about its line."""
 _PASSES = 3
 
 Samples = Sequence[tuple[Sequence[int], Sequence[int]]]
@@ -66,10 +69,13 @@ class Sensitivity:
 def sensitivity(candidates: Sequence[Samples]) -> Sensitivity:
     """What the rounds of several candidates, one at least, show together."""
     times = [_undisturbed_times(rounds) for rounds in candidates if len(rounds)]
-    quiet = float(np.quantile(np.concatenate([one[:, 0] for one in times]), _QUIET_QUANTILE))
+    return _sensitivity(times, float(np.quantile(np.concatenate([one[:, 0] for one in times]), _QUIET_QUANTILE)))
+
+
+def _sensitivity(candidates: Sequence[FloatArray], quiet: float) -> Sensitivity:
     found = Sensitivity(quiet=quiet)
     for _ in range(_PASSES):
-        found = _refined(found, times)
+        found = _refined(found, candidates)
     return found
 
 
@@ -149,8 +155,21 @@ def repeat_error(rounds: Samples, known: Sensitivity | None = None) -> float:
     return float(np.mean(differences)) if differences else 0.0
 
 
+def quiet_totals(candidates: Sequence[FloatArray], quiet: float) -> FloatArray:
+    """Times of several subnets in a quiet moment, as `ratio` finds them.
+
+    Args:
+        candidates: per subnet what the reference and what the subnet took in each round, shape (rounds, 2).
+        quiet: what the reference takes in a quiet moment.
+    """
+    known = _sensitivity(candidates, quiet)
+    return quiet * np.exp([_lines(times[:, None], known)[0][0] for times in candidates])
+
+
 def at_quiet(times: FloatArray, reference: FloatArray, groups: Sequence[NDArray[np.intp]], quiet: float) -> FloatArray:
     """Times of one thing in several subnets, such as a kernel, each in a quiet moment.
+
+    As `ratio` does it, but slopes of kernels differ more: with its size, one fits into a cache or does not.
 
     Args:
         times: of all rounds of all subnets, shape (n,).
@@ -159,17 +178,17 @@ def at_quiet(times: FloatArray, reference: FloatArray, groups: Sequence[NDArray[
         quiet: what the reference takes in a quiet moment.
 
     Returns:
-        A time per group. All groups share the slope that they show together.
+        A time per group.
     """
     x, y = np.log(reference / quiet), np.log(times)
-    weight, off_x, off_y = np.empty_like(x), np.empty_like(x), np.empty_like(x)
-    for rows in groups:
-        weight[rows] = _weights(x[rows], y[rows])
-        off_x[rows] = x[rows] - np.average(x[rows], weights=weight[rows])
-        off_y[rows] = y[rows] - np.average(y[rows], weights=weight[rows])
-    shrink = (_USUAL_SCATTER / _USUAL_SLOPE) ** 2
-    slope = float((weight * off_x * off_y).sum() + shrink) / float((weight * off_x**2).sum() + shrink)
-    return np.exp([np.average(y[rows] - slope * x[rows], weights=weight[rows]) for rows in groups])
+    weights = [_weights(x[rows], y[rows]) for rows in groups]
+    up, down = (_KERNEL_SCATTER / _USUAL_SLOPE) ** 2, (_KERNEL_SCATTER / _USUAL_SLOPE) ** 2
+    for rows, weight in zip(groups, weights, strict=True):
+        off = weight * (x[rows] - np.average(x[rows], weights=weight))
+        up, down = up + float(off @ y[rows]), down + float(off @ x[rows])
+    shrink = (_KERNEL_SCATTER / _OWN_KERNEL_SLOPE) ** 2
+    lines = [_line(x[rows], y[rows], weight, up / down, shrink) for rows, weight in zip(groups, weights, strict=True)]
+    return np.exp([found for found, _ in lines])
 
 
 def about_the_median(samples: Sequence[Sequence[int]], quantiles: Sequence[float]) -> FloatArray:
@@ -192,15 +211,22 @@ def _lines(times: FloatArray, known: Sensitivity) -> tuple[FloatArray, FloatArra
         known: what slope to expect.
     """
     x, y, weight = _coordinates(times, known)
+    shrink = (known.scatter / _OWN_SLOPE) ** 2
+    found = np.average(y - x, axis=0, weights=weight)
+    slope = np.ones_like(found)
+    for _ in range(2):
+        found, slope = _line(x, y, weight, known.slope + known.by_log_ratio * found, shrink)
+    return found, slope
+
+
+def _line(
+    x: FloatArray, y: FloatArray, weight: FloatArray, expected: FloatArray | float, shrink: float
+) -> tuple[FloatArray, FloatArray]:
+    """Value at 0 and slope of lines through points along the first axis, the slope shrunk to what is expected."""
     w, wx, wxx = weight.sum(axis=0), (weight * x).sum(axis=0), (weight * x * x).sum(axis=0)
     wy, wxy = (weight * y).sum(axis=0), (weight * x * y).sum(axis=0)
-    shrink = (known.scatter / _OWN_SLOPE) ** 2
-    found, slope = (wy - wx) / w, np.ones_like(w)
-    for _ in range(2):
-        expected = known.slope + known.by_log_ratio * found
-        slope = (w * (wxy + shrink * expected) - wx * wy) / (w * (wxx + shrink) - wx**2)
-        found = (wy - slope * wx) / w
-    return found, slope
+    slope = (w * (wxy + shrink * expected) - wx * wy) / (w * (wxx + shrink) - wx**2)
+    return (wy - slope * wx) / w, slope
 
 
 def _coordinates(times: FloatArray, known: Sensitivity) -> tuple[FloatArray, FloatArray, FloatArray]:
