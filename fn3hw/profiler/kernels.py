@@ -69,6 +69,8 @@ def quiet_times(rounds: Iterable[Round], quiet_ns: float) -> dict[str, dict[Kern
     for one in rounds:
         if one.kernels:
             timed.setdefault(one.subnet, []).append(one)
+    if not timed:
+        return {}
     found: dict[str, dict[Kernel, float]] = {subnet: {} for subnet in timed}
     seen: dict[Kernel, list[tuple[str, float, float]]] = {}
     for subnet, own in timed.items():
