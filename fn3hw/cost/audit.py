@@ -3,8 +3,8 @@
 An error of a cost model has one of two causes. A *unit* is predicted badly: its kernels take another time than its
 counts say. Or the *sum* is wrong: end to end, the subnet takes another time than its kernels do, because caches,
 layouts or the runtime's own work differ from subnet to subnet. The second is found by summing the kernel times as
-measured, less the speed common to all kernels of the run that timed them. Where it depends on a gate, the error of
-subnets that the fit has not seen changes with the gate's count: a line through these errors says by how much.
+measured. Where it depends on a gate, the error of subnets that the fit has not seen changes with the gate's count: a
+line through these errors says by how much.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from scipy import stats
 
 from fn3hw.cost.basis import FloatArray
-from fn3hw.cost.latency import Evidence, Latency, common_speed
+from fn3hw.cost.latency import Evidence, Latency
 from fn3hw.cost.state import Encoder
 
 LEVEL = 0.9
@@ -125,7 +125,6 @@ def _of_units(latency: Latency, evidence: Evidence) -> tuple[float, tuple[UnitEr
     predicted = latency.part_ms(evidence.states)
     there = np.stack([part.present(evidence.states) for part in latency.parts], axis=1)
     measured = evidence.times * np.array(latency.ms_per_us)
-    measured = measured / common_speed(measured, predicted, there)[:, None]
     total = latency.offset_ms + measured.sum(axis=1)
     off = np.abs(measured - predicted) * there
     units: dict[str, list[int]] = {}

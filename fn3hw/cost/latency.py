@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from fn3hw.cost.basis import FloatArray
-from fn3hw.cost.parts import Part, fit_part
+from fn3hw.cost.basis import NEGLIGIBLE, FloatArray
+from fn3hw.cost.parts import Part, fit_part, weighted_error
 from fn3hw.cost.solve import Fit, fit_relative, huber_weights
 from fn3hw.cost.state import States
 
-_DRIFT_ROUNDS = 2
 _OUTLIER = 0.005
 _OVERHEAD_PAYS = 0.9
+_SCALING_PAYS = 0.9
 _APART_PAYS = 0.9
 _LEAST_LEFT = 0.2
 """No more than the rest of a kernel's time can be overhead."""
@@ -30,20 +30,20 @@ class Evidence:
         times: kernel time of each part, shape (n, U), in µs.
         kernels: how many kernels that was, shape (n, U).
         latency_ms: end to end, shape (n,).
-        speed: what all kernels of a subnet took longer by while they were timed, shape (n,); None where it is not
-            known yet.
+        offset_ms: what latency is less than kernel times let expect, however many kernels there are; see
+            `without_overhead`.
     """
 
     states: States
     times: FloatArray
     kernels: FloatArray
     latency_ms: FloatArray
-    speed: FloatArray | None = None
+    offset_ms: float = 0.0
 
     def take(self, rows: NDArray[np.intp]) -> Evidence:
         """Some of the subnets."""
-        speed = None if self.speed is None else self.speed[rows]
-        return Evidence(self.states.take(rows), self.times[rows], self.kernels[rows], self.latency_ms[rows], speed)
+        states, latency_ms = self.states.take(rows), self.latency_ms[rows]
+        return Evidence(states, self.times[rows], self.kernels[rows], latency_ms, self.offset_ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,97 +82,81 @@ def predict_each(fits: Sequence[Latency], states: States) -> FloatArray:
 
 def fit_latency(parts: Sequence[Part], evidence: Evidence) -> Latency:
     """Fit parts whose rules are known on kernel times, and their sum on latency."""
-    if evidence.speed is None:
-        evidence = with_speed(parts, evidence)
-    fitted, predicted = _fit_parts(parts, evidence)
-    offset_ms, ms_per_us = _calibrate(parts, predicted, evidence.latency_ms)
+    states, latency_ms = evidence.states, evidence.latency_ms
+    fitted = [fit_part(part, states, evidence.times[:, k], latency_ms) for k, part in enumerate(parts)]
+    predicted = np.stack([part.predict(states) for part in fitted], axis=1)
+    offset_ms, ms_per_us = _calibrate(parts, predicted, evidence)
     scaled = (replace(part, coef=part.coef * scale) for part, scale in zip(fitted, ms_per_us, strict=True))
     return Latency(tuple(scaled), offset_ms, tuple(ms_per_us.tolist()))
 
 
-def with_speed(parts: Sequence[Part], evidence: Evidence) -> Evidence:
-    """The evidence with the speed of each subnet's kernels found.
+def without_overhead(evidence: Evidence) -> Evidence:
+    """The evidence less what timing adds to kernels, where that brings their sum nearer to latency.
 
-    A device drifts between one subnet's kernel profile and the next. What is common to all kernels of one subnet is
-    taken out, so that only the proportions of its kernels count.
+    A profiler's own work is a constant per kernel; or latency differs from the sum by a constant of its own. It matters
+    where kernels take few microseconds: a subnet of many small kernels seems slower than it is. It is told from the
+    sums of kernels as measured, which no model of kernels is between.
     """
-    present = np.stack([part.present(evidence.states) for part in parts], axis=1)
-    found = replace(evidence, speed=np.ones(len(evidence.times)))
-    for _ in range(_DRIFT_ROUNDS):
-        _, predicted = _fit_parts(parts, found)
-        found = replace(found, speed=common_speed(evidence.times, predicted, present))
-    return found
-
-
-def _fit_parts(parts: Sequence[Part], evidence: Evidence) -> tuple[list[Part], FloatArray]:
-    """The parts, fitted, and the kernel times that they predict, shape (n, U)."""
-    assert evidence.speed is not None
-    fitted = [fit_part(part, evidence.states, evidence.times[:, k] / evidence.speed) for k, part in enumerate(parts)]
-    return fitted, np.stack([part.predict(evidence.states) for part in fitted], axis=1)
-
-
-def without_overhead(evidence: Evidence, latency: Latency) -> Evidence:
-    """The evidence less what timing adds to each kernel, where that brings the sum nearer to latency.
-
-    A profiler's own work, and times cut to whole microseconds, are a constant per kernel. It matters where kernels take
-    few microseconds: a subnet of many small kernels seems slower than it is.
-
-    Args:
-        evidence: n subnets.
-        latency: as fitted on it.
-    """
-    total_ms = latency.predict(evidence.states) - latency.offset_ms
-    number = evidence.kernels.sum(axis=1)
-    plain = np.stack([np.ones_like(total_ms), total_ms], axis=1)
-    signed = np.concatenate([plain, number[:, None], -number[:, None]], axis=1)
-    without, fit = (fit_relative(m, evidence.latency_ms, alpha=1e-6) for m in (plain, signed))
-    if fit.error > _OVERHEAD_PAYS * without.error or fit.coef[1] <= 0:
+    total, number, latency_ms = evidence.times.sum(axis=1), evidence.kernels.sum(axis=1), evidence.latency_ms
+    one = np.ones_like(total)
+    plain, constant, each = (
+        fit_relative(np.stack([total, *extra], axis=1), latency_ms, alpha=1e-6)
+        for extra in ((), (one, -one), (number, -number))
+    )
+    if min(constant.error, each.error) > _OVERHEAD_PAYS * plain.error:
         return evidence
-    per_kernel_us = (fit.coef[3] - fit.coef[2]) / fit.coef[1] / float(np.mean(latency.ms_per_us))
+    if constant.error <= each.error:
+        return replace(evidence, offset_ms=float(constant.coef[1] - constant.coef[2]))
+    per_kernel_us = (each.coef[2] - each.coef[1]) / each.coef[0]
     corrected = evidence.times - per_kernel_us * evidence.kernels
     return replace(evidence, times=np.maximum(corrected, _LEAST_LEFT * evidence.times))
 
 
-def common_speed(times: FloatArray, predicted: FloatArray, present: NDArray[np.bool_]) -> FloatArray:
-    """Factor common to the kernels of each subnet, shape (n,): the median of measured over predicted, by time.
+def without_drift(parts: Sequence[Part], evidence: Evidence) -> Evidence:
+    """The evidence with the kernels of each subnet scaled to add up to its latency, where that makes them plainer.
 
-    Args:
-        times: measured per part, shape (n, U).
-        predicted: of the same.
-        present: whether the subnet has the part.
+    A device may drift between one subnet's kernel times and the next one's; latency is measured more surely.
     """
-    factors = np.ones(len(times))
-    for i in range(len(times)):
-        known = present[i] & (predicted[i] > 0) & (times[i] > 0)
-        if known.any():
-            ratio, weight = times[i, known] / predicted[i, known], predicted[i, known]
-            order = np.argsort(ratio)
-            factors[i] = ratio[order[np.searchsorted(np.cumsum(weight[order]), weight.sum() / 2)]]
-    return factors / float(np.exp(np.mean(np.log(factors))))
+    factor = (evidence.latency_ms - evidence.offset_ms) / evidence.times.sum(axis=1)
+    scaled = evidence.times * (factor / np.exp(np.mean(np.log(factor))))[:, None]
+    error, without = (
+        weighted_error(parts, evidence.states, times, evidence.latency_ms) for times in (evidence.times, scaled)
+    )
+    return replace(evidence, times=scaled) if without <= _SCALING_PAYS * error else evidence
 
 
-def _calibrate(parts: Sequence[Part], predicted: FloatArray, latency_ms: FloatArray) -> tuple[float, FloatArray]:
-    """Offset in ms and ms per µs of each part, from predicted kernel times of shape (n, U) and latency (n,).
+def _calibrate(parts: Sequence[Part], predicted: FloatArray, evidence: Evidence) -> tuple[float, FloatArray]:
+    """Offset in ms and ms per µs of each part, from predicted kernel times of shape (n, U).
 
-    All kernels alike, or kernels of full precision and of integers by themselves, where that predicts better: what a
-    profiler adds to a kernel, and what a kernel costs its successors, is another share of fast kernels than of slow.
+    All kernels alike, unless something else predicts better. Kernels of full precision and of integers may count by
+    themselves: what a profiler adds to a kernel, and what a kernel costs its successors, is another share of fast
+    kernels than of slow. And the larger a part is, the more its time may count: it empties the caches, and all that
+    runs after it pays for that.
     """
     top: dict[int, int] = {}
     for column, _, highest in (part.mode[0] for part in parts if part.mode):
         top[column] = max(highest, top.get(column, 0))
     full = np.array([bool(part.mode) and part.mode[0][1] == top[part.mode[0][0]] for part in parts])
-    total, of_full = predicted.sum(axis=1), predicted[:, full].sum(axis=1)
-    together = _line(total[:, None], latency_ms)
-    if np.ptp(of_full) > 0 and np.ptp(total - of_full) > 0:
-        apart = _line(np.stack([total - of_full, of_full], axis=1), latency_ms)
-        if apart.error <= _APART_PAYS * together.error:
-            return float(apart.coef[0]), np.where(full, apart.coef[2], apart.coef[1])
-    return float(together.coef[0]), np.full(len(parts), together.coef[1])
+    share = predicted.mean(axis=0) / predicted.sum(axis=1).mean()
+    together, apart = np.ones((1, len(parts))), np.stack([~full, full]).astype(np.float64)
+    rows = together
+    fit = _line(predicted @ rows.T, evidence)
+    if full.any() and not full.all():
+        other = _line(predicted @ apart.T, evidence)
+        if other.error <= _APART_PAYS * fit.error:
+            rows, fit = apart, other
+    crowding = np.concatenate([rows, share[None]])
+    other = _line(predicted @ crowding.T, evidence)
+    if len(evidence.latency_ms) * np.log((fit.error + NEGLIGIBLE) / (other.error + NEGLIGIBLE)) > 2 * np.log(2):
+        rows, fit = crowding, other
+    return float(fit.coef[0]) + evidence.offset_ms, fit.coef[1:] @ rows
 
 
-def _line(predicted: FloatArray, latency_ms: FloatArray) -> Fit:
+def _line(predicted: FloatArray, evidence: Evidence) -> Fit:
+    latency_ms = evidence.latency_ms
     matrix = np.concatenate([np.ones((len(predicted), 1)), predicted], axis=1)
-    fit = fit_relative(matrix, latency_ms, alpha=1e-6)
+    fit = fit_relative(matrix, latency_ms - evidence.offset_ms, alpha=1e-6, scale=latency_ms)
     for _ in range(3):
-        fit = fit_relative(matrix, latency_ms, alpha=1e-6, weights=huber_weights(fit.loo, floor=_OUTLIER))
+        weights = huber_weights(fit.loo, floor=_OUTLIER)
+        fit = fit_relative(matrix, latency_ms - evidence.offset_ms, alpha=1e-6, weights=weights, scale=latency_ms)
     return fit

@@ -12,10 +12,18 @@ from numpy.typing import NDArray
 
 from fn3hw.cost.audit import Audit, audit
 from fn3hw.cost.basis import FloatArray, Rule
+from fn3hw.cost.context import conditions
 from fn3hw.cost.endtoend import find_rule, fit_end_to_end, gate_parts
 from fn3hw.cost.evidence import read_evidence, require_enough, unit_table
 from fn3hw.cost.intervals import jackknife, jackknife_plus
-from fn3hw.cost.latency import Evidence, Latency, fit_latency, predict_each, with_speed, without_overhead
+from fn3hw.cost.latency import (
+    Evidence,
+    Latency,
+    fit_latency,
+    predict_each,
+    without_drift,
+    without_overhead,
+)
 from fn3hw.cost.memory import PeakMemory, Size
 from fn3hw.cost.metrics import Metrics, score
 from fn3hw.cost.parts import Mode, Part, choose_rules, weighted_error
@@ -315,10 +323,12 @@ def _kernel_fitter(table: UnitTable, evidence: Evidence, origins: _Origins) -> t
     tried = [_choose(table, evidence, options[number], start) for number, start in attempts]
     alone = _ALONE_PAYS if origins else 0.0
     earn = [np.log(len(options)) * number + (0.0 if start else alone) for number, start in attempts]
-    errors = np.array([weighted_error(parts, of_parts.states, of_parts.times) for _, parts, of_parts in tried])
+    errors = np.array(
+        [weighted_error(parts, of_parts.states, of_parts.times, evidence.latency_ms) for _, parts, of_parts in tried]
+    )
     best = int(np.argmin(errors * (1.0 + np.array(earn) / len(evidence.latency_ms))))
     shared, parts, evidence = tried[best]
-    evidence = with_speed(parts, without_overhead(evidence, fit_latency(parts, evidence)))
+    evidence = without_drift(parts, without_overhead(evidence))
     rules = replace(
         _rules(shared, parts, "kernel"), precisions=options[attempts[best][0]].says if len(options) > 1 else ""
     )
@@ -341,12 +351,15 @@ def _choose(
     kinds: dict[tuple[int, ...], list[int]] = {}
     for index, (_, part) in enumerate(pairs):
         kinds.setdefault(part.mode[0][1:] if part.mode else (), []).append(index)
+    asked = conditions(table.encoder)
     chosen: dict[int, Part] = {}
     shared: dict[float, Rule] = {}
     for members in kinds.values():
         # Other precisions are other kernels: what parts share, they share with those of their precision.
         times = of_parts.times[:, members]
-        rule, parts = choose_rules([pairs[index][1] for index in members], evidence.states, times)
+        rule, parts = choose_rules(
+            [pairs[index][1] for index in members], evidence.states, times, evidence.latency_ms, asked
+        )
         chosen |= dict(zip(members, parts, strict=True))
         shared[float(times.sum())] = rule
     return shared[max(shared)], [chosen[index] for index in range(len(pairs))], of_parts

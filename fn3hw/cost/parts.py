@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fn3hw.cost.basis import NARROW, NEGLIGIBLE, FloatArray, Rule, all_pairs, candidates, design, simplest
+from fn3hw.cost.context import Condition, Context, Contexts
 from fn3hw.cost.solve import fit_relative, huber_weights
 from fn3hw.cost.state import States
 from fn3hw.cost.units import Unit, UnitTable
@@ -24,10 +25,11 @@ ALPHA_FROM_ORIGIN = 1e-2
 _FEWEST = 3
 """An alignment is a part's own only where that many of its counts meet it and as many do not."""
 
-_SMALLEST = 0.05
-"""A time below this share of the part's mean is weighted as if it were this large."""
-
 _OUTLIER = 0.02
+
+_MOST_CONTEXTS = 6
+_LIKELY_CONTEXTS = 4
+"""Contexts that are tried in each step."""
 
 _LIGHT = 0.01
 """Share of the time that parts may take together without their rules being asked for."""
@@ -49,6 +51,10 @@ class Part:
         before: column of the gate just before it in the network, if there is one.
         bordered: whether that gate has a say: where this unit is aligned and the one before is not, data change their
             layout in between, or a sum is no longer fused.
+        least: the fewest of each width. The constant is the time there, and steps cost what they add to it: caches may
+            make small sizes cheaper than a share of large ones, so that a line through the times of all sizes would
+            be below 0 at none.
+        contexts: in which it takes longer, see `fn3hw.cost.context`.
     """
 
     unit: Unit
@@ -60,6 +66,8 @@ class Part:
     origin: Part | None = None
     before: int | None = None
     bordered: bool = False
+    least: tuple[float, ...] = ()
+    contexts: tuple[Context, ...] = ()
 
     @property
     def alpha(self) -> float:
@@ -77,8 +85,15 @@ class Part:
         """Design matrix of shape (n, p), zero where the unit does not exist."""
         rules = rules or self.rules
         terms = design(states.counts[:, list(self.columns)], rules, all_pairs(len(self.columns)))
+        if self.least:
+            aligned = [Rule(rule.step, narrow=min(rule.narrow, 1)) for rule in rules]
+            fewest = design(np.array([self.least]), aligned, all_pairs(len(self.columns)))[0]
+            terms[:, 1:] -= fewest[1:]
         if self.bordered:
             terms = np.concatenate([terms, self._border(states, rules)], axis=1)
+        if self.contexts:
+            held = [np.logical_and.reduce([one.holds(states) for one in context]) for context in self.contexts]
+            terms = np.concatenate([terms, np.array(held, dtype=np.float64).T], axis=1)
         if self.origin is not None:
             terms = np.concatenate([self.origin.predict(states)[:, None], terms], axis=1)
         return terms * self.present(states)[:, None]
@@ -103,29 +118,42 @@ def blank_part(table: UnitTable, k: int) -> Part:
     columns = tuple(table.columns(unit))
     earlier = (column for one in table.units[:k][::-1] for column in table.columns(one) if column not in columns)
     before = next(earlier, None) if columns else None
-    return Part(unit, columns, branches, (Rule(),) * len(columns), np.zeros(1), before=before)
+    least = tuple(float(table.encoder.space.gates[column].min_kept) for column in columns)
+    return Part(unit, columns, branches, (Rule(),) * len(columns), np.zeros(1), before=before, least=least)
 
 
-def fit_part(part: Part, states: States, times: FloatArray) -> Part:
+def fit_part(part: Part, states: States, times: FloatArray, latency: FloatArray) -> Part:
     """The part with coefficients fitted under its rules; outliers are given less weight.
+
+    Errors count relative to the latency of the whole subnet: it is the sum of all parts that has to be right. Were they
+    relative to the part's own time, it would come out too small: an error of a small time would count more.
 
     Args:
         part: with its rules.
         states: the measured subnets, n of them.
         times: of the unit, shape (n,).
+        latency: of the whole subnets, shape (n,), in any unit.
     """
     rows = np.flatnonzero(part.present(states))
     matrix = part.matrix(states)[rows]
     if not len(rows):
         return replace(part, coef=np.zeros(matrix.shape[1]))
-    y = _positive(times[rows])
-    fit = fit_relative(matrix, y, alpha=part.alpha)
+    y, scale = times[rows], latency[rows]
+    floor = _OUTLIER * float(np.mean(y / scale))
+    fit = fit_relative(matrix, y, alpha=part.alpha, scale=scale)
     for _ in range(2):
-        fit = fit_relative(matrix, y, alpha=part.alpha, weights=huber_weights(fit.loo, floor=_OUTLIER))
+        weights = huber_weights(fit.loo, floor=floor)
+        fit = fit_relative(matrix, y, alpha=part.alpha, weights=weights, scale=scale)
     return replace(part, coef=fit.coef)
 
 
-def choose_rules(parts: Sequence[Part], states: States, times: FloatArray) -> tuple[Rule, list[Part]]:
+def choose_rules(
+    parts: Sequence[Part],
+    states: States,
+    times: FloatArray,
+    latency: FloatArray,
+    asked: Sequence[Condition] = (),
+) -> tuple[Rule, list[Part]]:
     """The rule that fits all parts best together, and the parts, each with that rule or with a better one of its own.
 
     All parts run on one device, so they share what they know. A part departs from the shared rule where its own data
@@ -136,6 +164,8 @@ def choose_rules(parts: Sequence[Part], states: States, times: FloatArray) -> tu
         parts: with any rules.
         states: the measured subnets, n of them.
         times: of each part, shape (n, U).
+        latency: of the whole subnets, shape (n,), in any unit.
+        asked: conditions that parts may depend on.
 
     Returns:
         The shared rule, and the parts with their rules, not fitted yet.
@@ -147,7 +177,9 @@ def choose_rules(parts: Sequence[Part], states: States, times: FloatArray) -> tu
     heavy = _heavy(share)
     errors = np.zeros((len(options), len(parts)))
     for k in heavy:
-        errors[:, k] = [_error(parts[k], (rule,) * len(parts[k].columns), states, times[:, k]) for rule in options]
+        errors[:, k] = [
+            _error(parts[k], (rule,) * len(parts[k].columns), states, times[:, k], latency) for rule in options
+        ]
     shared = simplest(options, errors @ share, n=len(times))
     penalty = 2 * np.log(len(options))
     chosen = []
@@ -164,31 +196,60 @@ def choose_rules(parts: Sequence[Part], states: States, times: FloatArray) -> tu
             ]
             if not own:
                 continue
-            own_errors = [_error(part, one, states, times[:, k]) for one in own]
+            own_errors = [_error(part, one, states, times[:, k], latency) for one in own]
             best = int(np.argmin(own_errors))
             if n * np.log((error + NEGLIGIBLE) / (own_errors[best] + NEGLIGIBLE)) > penalty:
                 rules, error = own[best], own_errors[best]
         if k in heavy:
-            rules = _with_narrow(part, rules, error, states, times[:, k])
+            rules = _with_narrow(part, rules, error, states, times[:, k], latency)
         chosen.append(replace(part, rules=rules))
-    return shared, _with_borders(chosen, sorted(heavy), states, times)
+    chosen = _with_borders(chosen, sorted(heavy), states, times, latency)
+    contexts = Contexts(asked, states)
+    for k in range(len(parts)) if asked else ():
+        chosen[k] = _with_contexts(chosen[k], contexts, states, times[:, k], latency)
+    return shared, chosen
 
 
-def _with_borders(chosen: list[Part], heavy: Sequence[int], states: States, times: FloatArray) -> list[Part]:
+def _with_contexts(part: Part, contexts: Contexts, states: States, times: FloatArray, latency: FloatArray) -> Part:
+    """The part with contexts in which it takes longer, one after the other, as long as its data speak for another.
+
+    As in `choose_rules`, each has to pay for having been chosen from many.
+    """
+    present = part.present(states)
+    rows = np.flatnonzero(present)
+    error, penalty = _error(part, part.rules, states, times, latency), 2 * np.log(1 + len(contexts.contexts))
+    while len(part.contexts) < min(_MOST_CONTEXTS, len(rows) // 4):
+        fitted = fit_part(part, states, times, latency)
+        residual = (times[rows] - fitted.predict(states.take(rows))) / latency[rows]
+        tried = [
+            replace(part, contexts=(*part.contexts, one))
+            for one in contexts.likely(present, residual, _LIKELY_CONTEXTS)
+        ]
+        errors = [_error(one, one.rules, states, times, latency) for one in tried]
+        best = int(np.argmin(errors)) if errors else -1
+        if best < 0 or len(rows) * np.log((error + NEGLIGIBLE) / (errors[best] + NEGLIGIBLE)) <= penalty:
+            break
+        part, error = tried[best], errors[best]
+    return part
+
+
+def _with_borders(
+    chosen: list[Part], heavy: Sequence[int], states: States, times: FloatArray, latency: FloatArray
+) -> list[Part]:
     """The parts, all with a say of the gate before them where the measurements speak for it.
 
     It is one runtime that lays out data and fuses sums: all parts tell, or none.
     """
     bordered = [replace(part, bordered=part.before is not None) for part in chosen]
     plain_error, error = (
-        weighted_error([parts[k] for k in heavy], states, times[:, heavy]) for parts in (chosen, bordered)
+        weighted_error([parts[k] for k in heavy], states, times[:, heavy], latency) for parts in (chosen, bordered)
     )
     pays = len(times) * np.log((plain_error + NEGLIGIBLE) / (error + NEGLIGIBLE)) > 2 * np.log(2)
     return bordered if pays else chosen
 
 
 def _with_narrow(
-    part: Part, rules: tuple[Rule, ...], error: float, states: States, times: FloatArray
+    part: Part, rules: tuple[Rule, ...], error: float, states: States, times: FloatArray, latency: FloatArray
 ) -> tuple[Rule, ...]:
     """The rules of a part, with another kernel for small counts where its data speak for one as in `choose_rules`."""
     counts = states.counts[part.present(states)][:, list(part.columns)]
@@ -200,17 +261,17 @@ def _with_narrow(
         ]
         if not own:
             continue
-        errors = [_error(part, one, states, times) for one in own]
+        errors = [_error(part, one, states, times, latency) for one in own]
         best = int(np.argmin(errors))
         if len(counts) * np.log((error + NEGLIGIBLE) / (errors[best] + NEGLIGIBLE)) > 2 * np.log(1 + len(NARROW)):
             rules, error = own[best], errors[best]
     return rules
 
 
-def weighted_error(parts: Sequence[Part], states: States, times: FloatArray) -> float:
+def weighted_error(parts: Sequence[Part], states: States, times: FloatArray, latency: FloatArray) -> float:
     """Leave-one-out error of parts under their rules, by their share of the time."""
     share = times.mean(axis=0) / times.sum(axis=1).mean()
-    return float(share @ [_error(part, part.rules, states, times[:, k]) for k, part in enumerate(parts)])
+    return float(share @ [_error(part, part.rules, states, times[:, k], latency) for k, part in enumerate(parts)])
 
 
 def _heavy(share: FloatArray) -> set[int]:
@@ -233,15 +294,15 @@ def _is_seen(rule: Rule, counts: FloatArray) -> bool:
     return rule.step <= max(float(np.ptp(counts)), 1.0) and (rule.align == 1 or min(off, aligned) >= _FEWEST)
 
 
-def _error(part: Part, rules: tuple[Rule, ...], states: States, times: FloatArray) -> float:
-    """Mean absolute leave-one-out error of a part under rules, bounded so that one odd row cannot decide."""
+def _error(part: Part, rules: tuple[Rule, ...], states: States, times: FloatArray, latency: FloatArray) -> float:
+    """Mean absolute leave-one-out error of a part under rules, as a share of its mean time.
+
+    As in `fit_part`, errors count relative to latency. They are bounded so that one odd row cannot decide.
+    """
     rows = np.flatnonzero(part.present(states))
     if not len(rows):
         return 0.0
-    y = _positive(times[rows])
-    fit = fit_relative(part.matrix(states, rules)[rows], y, alpha=part.alpha)
-    return float(np.mean(np.minimum(np.abs(fit.loo), 1.0)))
-
-
-def _positive(times: FloatArray) -> FloatArray:
-    return np.maximum(times, _SMALLEST * max(float(np.mean(times)), 1e-12))
+    y, scale = times[rows], latency[rows]
+    usual = max(float(np.mean(y / scale)), 1e-12)
+    fit = fit_relative(part.matrix(states, rules)[rows], y, alpha=part.alpha, scale=scale)
+    return float(np.mean(np.minimum(np.abs(fit.loo) / usual, 1.0)))

@@ -19,7 +19,7 @@ class Fit:
 
     Args:
         coef: shape (p,), one per column of the design.
-        loo: leave-one-out residuals relative to y, shape (n,), as the active set predicts them.
+        loo: leave-one-out residuals relative to y, or to a scale, shape (n,), as the active set predicts them.
     """
 
     coef: FloatArray
@@ -37,6 +37,7 @@ def fit_relative(
     *,
     alpha: float,
     weights: FloatArray | None = None,
+    scale: FloatArray | None = None,
 ) -> Fit:
     """Minimise the squared relative error of ``matrix @ coef`` with ``coef >= 0`` and a ridge.
 
@@ -47,13 +48,15 @@ def fit_relative(
         y: positive targets of shape (n,).
         alpha: ridge per row, on columns scaled to unit root mean square.
         weights: how much each row counts, shape (n,), by default 1.
+        scale: what errors are relative to, shape (n,), by default the targets.
     """
-    rows = matrix / y[:, None]
+    scale = y if scale is None else scale
+    rows = matrix / scale[:, None]
     root = np.ones(len(y)) if weights is None else np.sqrt(weights)
-    rows, target = rows * root[:, None], root
-    scale = np.sqrt(np.mean(rows**2, axis=0))
-    scale[scale == 0] = 1.0
-    scaled = rows / scale
+    rows, target = rows * root[:, None], root * y / scale
+    size = np.sqrt(np.mean(rows**2, axis=0))
+    size[size == 0] = 1.0
+    scaled = rows / size
     shrink = np.full(scaled.shape[1], np.sqrt(alpha * len(y)))
     shrink[0] = 0.0
     stacked = np.concatenate([scaled, np.diag(shrink)])
@@ -63,8 +66,8 @@ def fit_relative(
     design = scaled[:, active]
     gram = design.T @ design + np.diag(shrink[active] ** 2) + 1e-12 * np.eye(int(active.sum()))
     leverage = np.einsum("ij,ji->i", design, np.linalg.solve(gram, design.T)) if active.any() else np.zeros(len(y))
-    residual = matrix @ (coef / scale) / y - 1.0
-    return Fit(coef=coef / scale, loo=residual / (1.0 - np.clip(leverage, 0.0, _MAX_LEVERAGE)))
+    residual = (matrix @ (coef / size) - y) / scale
+    return Fit(coef=coef / size, loo=residual / (1.0 - np.clip(leverage, 0.0, _MAX_LEVERAGE)))
 
 
 def huber_weights(residuals: FloatArray, *, floor: float) -> FloatArray:

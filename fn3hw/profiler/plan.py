@@ -20,6 +20,9 @@ from fn3hw.errors import InputError
 from fn3hw.space.gate import Gate
 from fn3hw.space.subnet import SearchSpace, Subnet
 
+_ALL_FEWER, _ALL_FULL = 0.4, 0.8
+"""Shares of the subnets that have fewer bits in all gates, and that do not have full precision in all gates."""
+
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
 
@@ -53,7 +56,8 @@ def holdout(space: SearchSpace, n: int, *, seed: int = 0, exclude: Iterable[Subn
 
 def _design(space: SearchSpace, n: int, rng: np.random.Generator) -> IntArray:
     roundness = _strata(n, rng)
-    columns = [_column(gate, roundness, rng) for gate in space]
+    precision = _strata(n, rng) if "bit" in space.levels else np.zeros(n)
+    columns = [_column(gate, roundness, precision, rng) for gate in space]
     return np.stack(columns, axis=1) if len(space) else np.empty((n, 0), np.int64)
 
 
@@ -62,17 +66,26 @@ def _strata(n: int, rng: np.random.Generator) -> FloatArray:
     return np.asarray((rng.permutation(n) + rng.random(n)) / n)
 
 
-def _column(gate: Gate, roundness: FloatArray, rng: np.random.Generator) -> IntArray:
-    """Counts of one gate for n subnets, whose counts are the rounder the nearer ``roundness``, shape (n,), is to 1."""
+def _column(gate: Gate, roundness: FloatArray, precision: FloatArray, rng: np.random.Generator) -> IntArray:
+    """Counts of one gate for n subnets.
+
+    Args:
+        gate: the gate.
+        roundness: per subnet, how round its counts are to be, from 0 to 1.
+        precision: per subnet, whether it has few bits everywhere (towards 0), or all everywhere (towards 1).
+        rng: of what is random.
+    """
     position = _strata(len(roundness), rng)
     if gate.level == "layer":
         # A branch that is off teaches nothing about the gates inside it: three of four single branches are on.
         position = np.sqrt(position)
     span = gate.size - gate.min_kept + 1
     if gate.level == "bit" and span > 1:
-        # The last block, full precision where there is any, decides which kernels run: half of the subnets keep it.
-        inner = gate.min_kept + np.floor(2 * position * (span - 1)).astype(np.int64)
-        return np.where(position < 0.5, inner, gate.size)
+        # The last block, full precision where there is any, decides which kernels run, and what is converted between
+        # two gates: some subnets have it nowhere, as most random ones, some everywhere, and some here and there.
+        inner = gate.min_kept + np.floor(position * (span - 1)).astype(np.int64)
+        fewer = (precision < _ALL_FEWER) | ((precision < _ALL_FULL) & (rng.random(len(precision)) < 0.5))
+        return np.where(fewer, inner, gate.size)
     counts = gate.min_kept + np.floor(position * span).astype(np.int64)
     if gate.level == "layer" or span < 8:
         return counts
