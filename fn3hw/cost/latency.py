@@ -14,9 +14,6 @@ from fn3hw.cost.solve import Fit, fit_relative, huber_weights
 from fn3hw.cost.state import States
 
 _OUTLIER = 0.005
-_OVERHEAD_PAYS = 0.9
-_SCALING_PAYS = 0.9
-_APART_PAYS = 0.9
 _LEAST_LEFT = 0.2
 """No more than the rest of a kernel's time can be overhead."""
 
@@ -31,7 +28,7 @@ class Evidence:
         kernels: how many kernels that was, shape (n, U).
         latency_ms: end to end, shape (n,).
         offset_ms: what latency is less than kernel times let expect, however many kernels there are; see
-            `without_overhead`.
+            `comparable`.
     """
 
     states: States
@@ -85,31 +82,39 @@ def fit_latency(parts: Sequence[Part], evidence: Evidence) -> Latency:
     states, latency_ms = evidence.states, evidence.latency_ms
     fitted = [fit_part(part, states, evidence.times[:, k], latency_ms) for k, part in enumerate(parts)]
     predicted = np.stack([part.predict(states) for part in fitted], axis=1)
-    offset_ms, ms_per_us = _calibrate(parts, predicted, evidence)
+    offset_ms, ms_per_us = _calibrate(predicted, evidence)
     scaled = (replace(part, coef=part.coef * scale) for part, scale in zip(fitted, ms_per_us, strict=True))
     return Latency(tuple(scaled), offset_ms, tuple(ms_per_us.tolist()))
 
 
-def without_overhead(evidence: Evidence) -> Evidence:
-    """The evidence less what timing adds to kernels, where that brings their sum nearer to latency.
+def comparable(parts: Sequence[Part], evidence: Evidence) -> Evidence:
+    """The evidence with kernel times whose sum is in proportion to latency, as nearly as a profiler's ways allow it.
 
-    A profiler's own work is a constant per kernel; or latency differs from the sum by a constant of its own. It matters
-    where kernels take few microseconds: a subnet of many small kernels seems slower than it is. It is told from the
-    sums of kernels as measured, which no model of kernels is between.
+    What a profiler adds to a kernel is a constant, and matters where kernels take few microseconds: a subnet of many
+    small kernels seems slower than it is. Or latency differs from the sum by a constant of its own. And what a kernel
+    costs its successors is another share of fast kernels, of integers, than of slow ones, of full precision. Which of
+    these there is is told from the sums of kernels as measured, which no model of kernels is between.
     """
     total, number, latency_ms = evidence.times.sum(axis=1), evidence.kernels.sum(axis=1), evidence.latency_ms
-    one = np.ones_like(total)
-    plain, constant, each = (
-        fit_relative(np.stack([total, *extra], axis=1), latency_ms, alpha=1e-6)
-        for extra in ((), (one, -one), (number, -number))
-    )
-    if min(constant.error, each.error) > _OVERHEAD_PAYS * plain.error:
-        return evidence
-    if constant.error <= each.error:
-        return replace(evidence, offset_ms=float(constant.coef[1] - constant.coef[2]))
-    per_kernel_us = (each.coef[2] - each.coef[1]) / each.coef[0]
-    corrected = evidence.times - per_kernel_us * evidence.kernels
-    return replace(evidence, times=np.maximum(corrected, _LEAST_LEFT * evidence.times))
+    integers, one = _of_integers(parts), np.ones_like(total)
+    apart = [evidence.times[:, ~integers].sum(axis=1), evidence.times[:, integers].sum(axis=1)]
+    sums = [[total], apart] if integers.any() and not integers.all() else [[total]]
+    tried: list[tuple[float, int, str, Fit]] = []
+    for columns in sums:
+        for kind, extra in (("none", []), ("constant", [one, -one]), ("each", [number, -number])):
+            fit = fit_relative(np.stack([*columns, *extra], axis=1), latency_ms, alpha=1e-6)
+            terms = len(columns) - 1 + bool(extra)
+            score = len(total) * np.log(fit.error + NEGLIGIBLE) + 2 * terms * np.log(2)
+            tried.append((score, len(columns), kind, fit))
+    _, kinds, kind, fit = min(tried, key=lambda one: one[0])
+    times = evidence.times
+    if kinds == 2 and fit.coef[:2].all():
+        times = np.where(integers, times * (fit.coef[1] / fit.coef[0]), times)
+    added = 0.0 if kind == "none" else float(fit.coef[-2] - fit.coef[-1])
+    if kind == "constant":
+        return replace(evidence, times=times, offset_ms=added)
+    corrected = times + added / max(float(fit.coef[0]), 1e-12) * evidence.kernels
+    return replace(evidence, times=np.maximum(corrected, _LEAST_LEFT * times))
 
 
 def without_drift(parts: Sequence[Part], evidence: Evidence) -> Evidence:
@@ -122,34 +127,36 @@ def without_drift(parts: Sequence[Part], evidence: Evidence) -> Evidence:
     error, without = (
         weighted_error(parts, evidence.states, times, evidence.latency_ms) for times in (evidence.times, scaled)
     )
-    return replace(evidence, times=scaled) if without <= _SCALING_PAYS * error else evidence
+    return replace(evidence, times=scaled) if _pays(without, error, len(scaled)) else evidence
 
 
-def _calibrate(parts: Sequence[Part], predicted: FloatArray, evidence: Evidence) -> tuple[float, FloatArray]:
+def _calibrate(predicted: FloatArray, evidence: Evidence) -> tuple[float, FloatArray]:
     """Offset in ms and ms per µs of each part, from predicted kernel times of shape (n, U).
 
-    All kernels alike, unless something else predicts better. Kernels of full precision and of integers may count by
-    themselves: what a profiler adds to a kernel, and what a kernel costs its successors, is another share of fast
-    kernels than of slow. And the larger a part is, the more its time may count: it empties the caches, and all that
-    runs after it pays for that.
+    All parts alike, unless it predicts better that the larger a part is, the more its time counts: it empties the
+    caches, and all that runs after it pays for that.
     """
+    share = predicted.mean(axis=0) / predicted.sum(axis=1).mean()
+    rows = np.ones((1, len(share)))
+    fit = _line(predicted @ rows.T, evidence)
+    crowding = np.stack([rows[0], share])
+    other = _line(predicted @ crowding.T, evidence)
+    if _pays(other.error, fit.error, len(predicted)):
+        rows, fit = crowding, other
+    return float(fit.coef[0]) + evidence.offset_ms, fit.coef[1:] @ rows
+
+
+def _of_integers(parts: Sequence[Part]) -> NDArray[np.bool_]:
+    """Which parts are the times of units with fewer bits than they could have, shape (U,), where that matters."""
     top: dict[int, int] = {}
     for column, _, highest in (part.mode[0] for part in parts if part.mode):
         top[column] = max(highest, top.get(column, 0))
-    full = np.array([bool(part.mode) and part.mode[0][1] == top[part.mode[0][0]] for part in parts])
-    share = predicted.mean(axis=0) / predicted.sum(axis=1).mean()
-    together, apart = np.ones((1, len(parts))), np.stack([~full, full]).astype(np.float64)
-    rows = together
-    fit = _line(predicted @ rows.T, evidence)
-    if full.any() and not full.all():
-        other = _line(predicted @ apart.T, evidence)
-        if other.error <= _APART_PAYS * fit.error:
-            rows, fit = apart, other
-    crowding = np.concatenate([rows, share[None]])
-    other = _line(predicted @ crowding.T, evidence)
-    if len(evidence.latency_ms) * np.log((fit.error + NEGLIGIBLE) / (other.error + NEGLIGIBLE)) > 2 * np.log(2):
-        rows, fit = crowding, other
-    return float(fit.coef[0]) + evidence.offset_ms, fit.coef[1:] @ rows
+    return np.array([bool(part.mode) and part.mode[0][1] < top[part.mode[0][0]] for part in parts])
+
+
+def _pays(error: float, without: float, n: int) -> bool:
+    """Whether a smaller leave-one-out error over n subnets is more than having had a choice explains."""
+    return bool(n * np.log((without + NEGLIGIBLE) / (error + NEGLIGIBLE)) > 2 * np.log(2))
 
 
 def _line(predicted: FloatArray, evidence: Evidence) -> Fit:

@@ -19,10 +19,10 @@ from fn3hw.cost.intervals import jackknife, jackknife_plus
 from fn3hw.cost.latency import (
     Evidence,
     Latency,
+    comparable,
     fit_latency,
     predict_each,
     without_drift,
-    without_overhead,
 )
 from fn3hw.cost.memory import PeakMemory, Size
 from fn3hw.cost.metrics import Metrics, score
@@ -328,7 +328,7 @@ def _kernel_fitter(table: UnitTable, evidence: Evidence, origins: _Origins) -> t
     )
     best = int(np.argmin(errors * (1.0 + np.array(earn) / len(evidence.latency_ms))))
     shared, parts, evidence = tried[best]
-    evidence = without_drift(parts, without_overhead(evidence))
+    evidence = without_drift(parts, comparable(parts, evidence))
     rules = replace(
         _rules(shared, parts, "kernel"), precisions=options[attempts[best][0]].says if len(options) > 1 else ""
     )

@@ -55,6 +55,9 @@ class Machine:
         per_kernel_us: what its profiler adds to each kernel.
         narrow: widths of ``c`` and ``d`` below it run another kernel, 2.5 times slower.
         reorder_us: what the head adds to change the layout of its data, where ``e`` is aligned and ``d`` is not.
+        cached_us: what gated nodes take less, as small sizes stay in the cache.
+        alone_us: what the ungated node takes more where no branch of the stage is left.
+        crowding: share of the time of ``de.conv`` that others take longer, as it leaves them a cold cache.
     """
 
     step: int = 16
@@ -64,11 +67,17 @@ class Machine:
     per_kernel_us: float = 0.0
     narrow: int = 0
     reorder_us: float = 0.0
+    cached_us: float = 0.0
+    alone_us: float = 0.0
+    crowding: float = 0.0
 
     def node_us(self, node: str, counts: dict[str, int]) -> float:
         gates = [g for g in UNITS[node] if "[" not in g]
         us = 20.0
+        if node == "softmax" and not counts["stage"]:
+            us += self.alone_us
         if gates:
+            us -= self.cached_us
             steps = [float(-(-counts[g] // self.step) * self.step) for g in gates]
             off = any(counts[g] % self.align for g in gates)
             us += 3.0 * np.prod(steps) / 50 ** (len(gates) - 1)
@@ -146,7 +155,8 @@ def parameter_bytes(subnet: Subnet) -> int:
 
 
 def true_ms(machine: Machine, subnet: Subnet) -> float:
-    return 0.05 * machine.scale + 1e-3 * sum(machine.kernels(subnet).values())
+    kernels = machine.kernels(subnet)
+    return 0.05 * machine.scale + 1e-3 * (sum(kernels.values()) + machine.crowding * kernels["de.conv"])
 
 
 def subnets(n: int, seed: int) -> list[Subnet]:

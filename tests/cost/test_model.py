@@ -54,6 +54,30 @@ def test_a_change_of_layout_between_two_units_is_found_where_there_is_one(cost):
     assert error(found, machine) < 0.01
 
 
+def test_times_of_which_small_sizes_take_less_than_their_share_are_followed():
+    machine = Machine(cached_us=60.0)
+    assert error(fit_cost(measure(machine, subnets(24, 0), noise=0.002)), machine) < 0.01
+
+
+def test_what_a_unit_takes_longer_where_a_stage_is_gone_is_found(cost):
+    def contexts(found):
+        return [part.unit.name for part in found._latency.parts if part.contexts]
+
+    assert not contexts(cost)
+    machine = Machine(alone_us=150.0)
+    found = fit_cost(measure(machine, subnets(40, 0), noise=0.002))
+    assert contexts(found) == ["e"]  # what has no width of its own belongs to the unit before it
+    assert error(found, machine) < 0.01
+
+
+def test_a_unit_that_makes_others_wait_for_memory_counts_for_more():
+    machine = Machine(crowding=0.4)
+    found = fit_cost(measure(machine, subnets(40, 0), noise=0.002))
+    by_unit = {part.unit.name: us for part, us in zip(found._latency.parts, found._latency.ms_per_us, strict=True)}
+    assert max(by_unit, key=by_unit.__getitem__) == "d × e"
+    assert error(found, machine) < 0.02
+
+
 def test_it_is_as_exact_as_the_measurements(cost, profile):
     assert error(cost, X86) < 0.01
     assert cost.holdout.source == "held-out subnets"
