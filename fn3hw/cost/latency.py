@@ -27,8 +27,7 @@ class Evidence:
         times: kernel time of each part, shape (n, U), in µs.
         kernels: how many kernels that was, shape (n, U).
         latency_ms: end to end, shape (n,).
-        offset_ms: what latency is less than kernel times let expect, however many kernels there are; see
-            `comparable`.
+        offset_ms: part of the latency that is in no kernel, below 0 where timing adds to kernels; see `comparable`.
     """
 
     states: States
@@ -49,7 +48,7 @@ class Latency:
 
     Args:
         parts: each predicts ms.
-        offset_ms: what no part explains.
+        offset_ms: what no part explains; below 0 where kernels seem longer by themselves than they are in a run.
         ms_per_us: end-to-end ms per µs of kernel time, of each part; empty where parts were not fitted on kernels.
     """
 

@@ -269,9 +269,7 @@ def _disagreeing(
     allowed = planned // 4 - (len(finished) - planned)
     limit = quiet_ns(finished)
     for extra in range(effort.extra_rounds):
-        known = statistics.sensitivity(
-            [[one.samples for one in finished if one.subnet == c.subnet] for c in candidates]
-        )
+        known = _sensitivity(candidates, finished)
         order = np.random.default_rng([seed, effort.rounds + extra, 3]).permutation(len(candidates))
         for candidate in (candidates[i] for i in order):
             number = candidate.planned(effort) + extra
