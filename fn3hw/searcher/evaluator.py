@@ -29,12 +29,12 @@ from fn3hw.space.subnet import SearchSpace, Subnet
 _VERSION = 3
 CUTS = 3
 """Values that a chain is cut at; the more, the more is spared, and the more often data leave their fastest layout."""
-_FILE_BYTES = 2**27
-"""Of the chains that are kept as files, at most: those of the candidates that race."""
-_SESSION_BYTES = 2**28
-"""Of the files whose sessions stay open."""
-_VALUE_BYTES = 2**29
-"""Of the values between segments that are kept."""
+_FILES, _FILE_BYTES = 64, 2**27
+"""Chains that are kept as files, at most, and bytes of them: those of the candidates that race."""
+_SESSIONS, _SESSION_BYTES = 48, 2**28
+"""Sessions that stay open, at most, and bytes of their files. Each has memory of its own for what it computes."""
+_VALUES, _VALUE_BYTES = 2**20, 2**29
+"""Values between segments that are kept."""
 _PAD = 4
 """ONNX Runtime on x86 convolves multiples of four channels in its blocked layout, others far more slowly."""
 
@@ -113,9 +113,9 @@ class Evaluator:
         self._forget()
 
     def _forget(self) -> None:
-        self._chains = _Kept[Subnet, list[Segment]](_FILE_BYTES)
-        self._sessions = _Kept[str, onnxruntime.InferenceSession](_SESSION_BYTES)
-        self._values = _Kept[tuple[str, int, int], NDArray[np.float32]](_VALUE_BYTES)
+        self._chains = _Kept[Subnet, list[Segment]](_FILES, _FILE_BYTES)
+        self._sessions = _Kept[str, onnxruntime.InferenceSession](_SESSIONS, _SESSION_BYTES)
+        self._values = _Kept[tuple[str, int, int], NDArray[np.float32]](_VALUES, _VALUE_BYTES)
 
     @property
     def space(self) -> SearchSpace:
@@ -224,10 +224,10 @@ _Value = TypeVar("_Value")
 
 
 class _Kept(Generic[_Key, _Value]):
-    """Keeps what was used last, up to so many bytes, and always the last one."""
+    """Keeps what was used last, up to so many entries and bytes, and always the last one."""
 
-    def __init__(self, limit: int) -> None:
-        self._limit, self._bytes = limit, 0
+    def __init__(self, entries: int, size: int) -> None:
+        self._most, self._most_bytes, self._bytes = entries, size, 0
         self._entries: OrderedDict[_Key, tuple[_Value, int]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -244,7 +244,9 @@ class _Kept(Generic[_Key, _Value]):
         with self._lock:
             self._bytes += size - self._entries.pop(key, (None, 0))[1]
             self._entries[key] = value, size
-            while self._bytes > self._limit and len(self._entries) > 1:
+            while len(self._entries) > max(1, self._most) or (
+                self._bytes > self._most_bytes and len(self._entries) > 1
+            ):
                 self._bytes -= self._entries.popitem(last=False)[1][1]
 
 
