@@ -31,9 +31,9 @@ CUTS = 3
 """Values that a chain is cut at; the more, the more is spared, and the more often data leave their fastest layout."""
 _FILES, _FILE_BYTES = 64, 2**27
 """Chains that are kept as files, at most, and bytes of them: those of the candidates that race."""
-_SESSIONS, _SESSION_BYTES = 48, 2**28
+_SESSIONS, _SESSION_BYTES = 32, 2**28
 """Sessions that stay open, at most, and bytes of their files. Each has memory of its own for what it computes."""
-_VALUES, _VALUE_BYTES = 2**20, 2**29
+_VALUES, _VALUE_BYTES = 2**20, 2**28
 """Values between segments that are kept."""
 _PAD = 4
 """ONNX Runtime on x86 convolves multiples of four channels in its blocked layout, others far more slowly."""
