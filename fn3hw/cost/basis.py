@@ -34,6 +34,12 @@ PRODUCTS = (
 NARROW = (4, 8, 16, 32)
 """Counts below which there may be another kernel: the sizes of blocks that processors compute in."""
 
+SECOND = (2, 4, 8, 16)
+"""Second alignments that there may be."""
+
+TAILS = (4, 8, 16, 32)
+"""Blocks of which the rest of a count may be computed one by one."""
+
 NEGLIGIBLE = 1e-4
 """Relative errors smaller than this are alike: no device repeats better."""
 
@@ -47,29 +53,52 @@ class Rule:
         align: counts that are no multiple of it leave the fast path; 1 means that there is no such penalty.
         narrow: counts below it run another kernel, such as one that was made for images of few channels; 0 means that
             there is none.
+        second: counts that are no multiple of this second alignment leave another fast path; 0 means that there is
+            none.
+        tail: what is left of a count after blocks of so many is computed one by one; 0 means that it is not.
     """
 
     step: int = 1
     align: int = 1
     narrow: int = 0
+    second: int = 0
+    tail: int = 0
 
     def terms(self, counts: FloatArray) -> FloatArray:
         """Terms of shape (n, 3) of counts of shape (n,); all are 0 at count 0, where nothing is left to compute.
 
-        Where there is a narrow kernel there are two terms more: whether it runs, and that times the count.
+        After them come those of `special`.
         """
         counts = np.asarray(counts, dtype=np.float64)
         off = (np.mod(counts, self.align) != 0).astype(np.float64)
-        terms = [np.ceil(counts / self.step), off, off * counts]
+        terms = np.stack([np.ceil(counts / self.step), off, off * counts], axis=1)
+        return np.concatenate([terms, self.special(counts)], axis=1)
+
+    def special(self, counts: FloatArray) -> FloatArray:
+        """Terms of what only some devices have: shape (n, 0 to 5).
+
+        Whether a kernel for few runs, or one for counts off the second alignment, each also times the count, and the
+        rest that is computed one by one.
+        """
+        columns = []
         if self.narrow:
             runs = ((counts > 0) & (counts < self.narrow)).astype(np.float64)
-            terms += [runs, runs * counts]
-        return np.stack(terms, axis=1)
+            columns += [runs, runs * counts]
+        if self.second:
+            off = (np.mod(counts, self.second) != 0).astype(np.float64)
+            columns += [off, off * counts]
+        if self.tail:
+            columns += [np.mod(counts, self.tail)]
+        return np.stack(columns, axis=1) if columns else np.zeros((len(counts), 0))
 
     def __str__(self) -> str:
         step = f"steps of {self.step}" if self.step > 1 else "every count matters"
         align = f"{step}, aligned to {self.align}" if self.align > 1 else f"{step}, no alignment"
-        return f"{align}, another kernel below {self.narrow}" if self.narrow else align
+        found = [align]
+        found += [f"another kernel below {self.narrow}"] if self.narrow else []
+        found += [f"aligned to {self.second} as well"] if self.second else []
+        found += [f"the rest of {self.tail} one by one"] if self.tail else []
+        return ", ".join(found)
 
 
 def candidates(counts: FloatArray) -> list[Rule]:
@@ -97,15 +126,13 @@ def simplest(rules: Sequence[Rule], errors: FloatArray, *, n: int) -> Rule:
 def design(counts: FloatArray, rules: Sequence[Rule], pairs: Sequence[tuple[int, int]] = ()) -> FloatArray:
     """Design matrix of counts (n, k): 1, the terms of each column, and the `PRODUCTS` of each pair of columns.
 
-    A narrow kernel of one of a pair has two more: the other count, and the product of both, where it runs.
+    What is special of one of a pair is multiplied by the other count besides.
     """
     counts = np.asarray(counts, dtype=np.float64)
     terms = [rule.terms(counts[:, j]) for j, rule in enumerate(rules)]
     products = [_products(counts[:, a], terms[a], counts[:, b], terms[b]) for a, b in pairs]
     for one, other in (ordered for pair in pairs for ordered in (pair, pair[::-1])):
-        if rules[one].narrow:
-            runs = terms[one][:, -2]
-            products.append(np.stack([runs * counts[:, other], runs * counts[:, other] * counts[:, one]], axis=1))
+        products.append(rules[one].special(counts[:, one]) * counts[:, [other]])
     return np.concatenate([np.ones((len(counts), 1)), *terms, *products], axis=1)
 
 

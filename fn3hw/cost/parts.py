@@ -8,7 +8,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from fn3hw.cost.basis import NARROW, NEGLIGIBLE, FloatArray, Rule, all_pairs, candidates, design, simplest
+from fn3hw.cost.basis import (
+    NARROW,
+    NEGLIGIBLE,
+    SECOND,
+    TAILS,
+    FloatArray,
+    Rule,
+    all_pairs,
+    candidates,
+    design,
+    simplest,
+)
 from fn3hw.cost.context import Condition, Context, Contexts
 from fn3hw.cost.solve import fit_relative, huber_weights
 from fn3hw.cost.state import States
@@ -86,7 +97,8 @@ class Part:
         rules = rules or self.rules
         terms = design(states.counts[:, list(self.columns)], rules, all_pairs(len(self.columns)))
         if self.least:
-            aligned = [Rule(rule.step, narrow=min(rule.narrow, 1)) for rule in rules]
+            plain = [{name: min(getattr(rule, name), 1) for name in ("narrow", "second", "tail")} for rule in rules]
+            aligned = [Rule(rule.step, **one) for rule, one in zip(rules, plain, strict=True)]
             fewest = design(np.array([self.least]), aligned, all_pairs(len(self.columns)))[0]
             terms[:, 1:] -= fewest[1:]
         if self.bordered:
@@ -201,7 +213,7 @@ def choose_rules(
             if n * np.log((error + NEGLIGIBLE) / (own_errors[best] + NEGLIGIBLE)) > penalty:
                 rules, error = own[best], own_errors[best]
         if k in heavy:
-            rules = _with_narrow(part, rules, error, states, times[:, k], latency)
+            rules = _with_special(part, rules, error, states, times[:, k], latency)
         chosen.append(replace(part, rules=rules))
     chosen = _with_borders(chosen, sorted(heavy), states, times, latency)
     contexts = Contexts(asked, states)
@@ -248,24 +260,37 @@ def _with_borders(
     return bordered if pays else chosen
 
 
-def _with_narrow(
+def _with_special(
     part: Part, rules: tuple[Rule, ...], error: float, states: States, times: FloatArray, latency: FloatArray
 ) -> tuple[Rule, ...]:
-    """The rules of a part, with another kernel for small counts where its data speak for one as in `choose_rules`."""
+    """The rules of a part with what only some devices have, one after the other where its data speak for it."""
     counts = states.counts[part.present(states)][:, list(part.columns)]
-    for j in range(len(rules)):
+    while True:
         own = [
-            (*rules[:j], replace(rules[j], narrow=narrow), *rules[j + 1 :])
-            for narrow in NARROW
-            if min(np.count_nonzero(counts[:, j] < narrow), np.count_nonzero(counts[:, j] >= narrow)) >= _FEWEST
+            (*rules[:j], one, *rules[j + 1 :]) for j in range(len(rules)) for one in _special(rules[j], counts[:, j])
         ]
         if not own:
-            continue
+            return rules
         errors = [_error(part, one, states, times, latency) for one in own]
         best = int(np.argmin(errors))
-        if len(counts) * np.log((error + NEGLIGIBLE) / (errors[best] + NEGLIGIBLE)) > 2 * np.log(1 + len(NARROW)):
-            rules, error = own[best], errors[best]
-    return rules
+        pays = len(counts) * np.log((error + NEGLIGIBLE) / (errors[best] + NEGLIGIBLE))
+        if pays <= 2 * np.log(1 + len(own)):
+            return rules
+        rules, error = own[best], errors[best]
+
+
+def _special(rule: Rule, counts: FloatArray) -> list[Rule]:
+    """The rule with one thing more that counts of shape (n,) may show: enough of them are on each side of it."""
+
+    def is_seen(where: NDArray[np.bool_]) -> bool:
+        return bool(min(np.count_nonzero(where), np.count_nonzero(~where)) >= _FEWEST)
+
+    found = [] if rule.narrow else [replace(rule, narrow=n) for n in NARROW if is_seen(counts < n)]
+    if rule.align > 1 and not rule.second:
+        found += [replace(rule, second=n) for n in SECOND if n != rule.align and is_seen(np.mod(counts, n) != 0)]
+    if rule.align > 1 and not rule.tail:
+        found += [replace(rule, tail=n) for n in TAILS if n <= max(rule.align, rule.step) and is_seen(counts % n != 0)]
+    return found
 
 
 def weighted_error(parts: Sequence[Part], states: States, times: FloatArray, latency: FloatArray) -> float:

@@ -56,6 +56,8 @@ class Machine:
         narrow: widths of ``c`` and ``d`` below it run another kernel, 2.5 times slower.
         reorder_us: what the head adds to change the layout of its data, where ``e`` is aligned and ``d`` is not.
         cached_us: what gated nodes take less, as small sizes stay in the cache.
+        fine: second alignment of ``c`` and ``d``; off it, they take as much longer once more.
+        tail: of ``c`` and ``d``, what is left of a count after blocks of so many is computed one by one.
         alone_us: what the ungated node takes more where no branch of the stage is left.
         crowding: share of the time of ``de.conv`` that others take longer, as it leaves them a cold cache.
     """
@@ -68,6 +70,8 @@ class Machine:
     narrow: int = 0
     reorder_us: float = 0.0
     cached_us: float = 0.0
+    fine: int = 0
+    tail: int = 0
     alone_us: float = 0.0
     crowding: float = 0.0
 
@@ -85,6 +89,11 @@ class Machine:
                 us += 15.0 + self.penalty * 3.0 * np.prod([float(counts[g]) for g in gates]) / 50 ** (len(gates) - 1)
         if any(counts[g] < self.narrow for g in gates if g in "cd"):
             us *= 2.5
+        for gate in [g for g in gates if g in "cd"] if len(gates) == 1 else ():
+            if self.fine and counts[gate] % self.fine:
+                us += 10.0 + 2.0 * counts[gate]
+            if self.tail:
+                us += 15.0 * (counts[gate] % self.tail)
         if node == "head" and counts["e"] % self.align == 0 and counts["d"] % self.align:
             us += self.reorder_us
         return float(us * self.scale)

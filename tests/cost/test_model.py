@@ -46,6 +46,17 @@ def test_another_kernel_for_few_channels_is_found_where_there_is_one(cost):
     assert error(narrow, machine) < 0.01
 
 
+@pytest.mark.parametrize(
+    ("machine", "says"),
+    [(Machine(align=16, fine=4), "as well"), (Machine(align=16, tail=8), "the rest of 8 one by one")],
+    ids=["two alignments", "a tail"],
+)
+def test_a_second_alignment_and_a_tail_are_found_where_there_are_any(machine: Machine, says: str):
+    found = fit_cost(measure(machine, subnets(60, 0), noise=0.002))
+    assert {name for name, rules in found.rules.own.items() if says in str(rules[0])} == {"c in stage[1]", "d"}
+    assert error(found, machine) < 0.015
+
+
 def test_a_change_of_layout_between_two_units_is_found_where_there_is_one(cost):
     assert not cost.rules.borders
     machine = Machine(reorder_us=60.0)
