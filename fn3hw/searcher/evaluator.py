@@ -32,7 +32,7 @@ CUTS = 3
 _FILES, _FILE_BYTES = 64, 2**27
 """Chains that are kept as files, at most, and bytes of them: those of the candidates that race."""
 _SESSIONS, _SESSION_BYTES = 32, 2**28
-"""Sessions that stay open, at most, and bytes of their files. Each has memory of its own for what it computes."""
+"""Sessions that stay open, at most, and bytes of their files."""
 _VALUES, _VALUE_BYTES = 2**20, 2**28
 """Values between segments that are kept."""
 _PAD = 4
@@ -164,7 +164,7 @@ class Evaluator:
 
         def of_batch(first: int) -> NDArray[np.bool_]:
             last = min(first + self._batch_size, stop)
-            logits = self._logits(chain, first, last, _FREEING if first == starts[-1] else None)
+            logits = self._logits(chain, first, last)
             finite = np.isfinite(logits).all(axis=1)
             return np.asarray((logits.argmax(axis=1) == self._labels[first:last]) & finite)
 
@@ -172,9 +172,7 @@ class Evaluator:
         with ThreadPoolExecutor(self._threads) as pool:
             return np.concatenate(list(pool.map(of_batch, starts)))
 
-    def _logits(
-        self, chain: list[Segment], first: int, last: int, options: onnxruntime.RunOptions | None
-    ) -> NDArray[np.float32]:
+    def _logits(self, chain: list[Segment], first: int, last: int) -> NDArray[np.float32]:
         """The network's answers to some of the images, from the last value of the chain that is known."""
         value, known = self._images[first:last], 0
         for number in range(len(chain) - 1, 0, -1):
@@ -184,7 +182,7 @@ class Evaluator:
                 break
         for number, segment in enumerate(chain[known:], known + 1):
             session = self._session(segment)
-            value = session.run(None, {session.get_inputs()[0].name: value}, options)[0]
+            value = session.run(None, {session.get_inputs()[0].name: value})[0]
             if number < len(chain):
                 self._values.add((segment.digest, first, last), value, value.nbytes)
         return value
@@ -255,17 +253,8 @@ def _session_options() -> onnxruntime.SessionOptions:
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    options.enable_cpu_mem_arena = False  # it would keep the activations of every session that is open
     return options
-
-
-def _freeing() -> onnxruntime.RunOptions:
-    options = onnxruntime.RunOptions()
-    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
-    return options
-
-
-_FREEING = _freeing()
-"""Options of a session's last run for a while: it gives the memory of activations back."""
 
 
 def _check(supernet: Supernet, images: NDArray[np.float32], labels: NDArray[np.int64]) -> None:
