@@ -44,6 +44,18 @@ NEGLIGIBLE = 1e-4
 """Relative errors smaller than this are alike: no device repeats better."""
 
 
+def pays(error: float, without: float, *, n: int, choices: int = 1) -> bool:
+    """Whether something lowers an error by more than having had the choice explains (a likelihood ratio).
+
+    Args:
+        error: leave-one-out, with it.
+        without: the same without it.
+        n: how many subnets the errors are a mean over.
+        choices: how many things there were to choose from.
+    """
+    return bool(n * np.log((without + NEGLIGIBLE) / (error + NEGLIGIBLE)) > 2 * np.log(1 + choices))
+
+
 @dataclass(frozen=True, order=True, slots=True)
 class Rule:
     """How time follows one count.

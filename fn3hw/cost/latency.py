@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from fn3hw.cost.basis import NEGLIGIBLE, FloatArray
+from fn3hw.cost.basis import NEGLIGIBLE, FloatArray, pays
 from fn3hw.cost.parts import Part, fit_part, weighted_error
 from fn3hw.cost.solve import Fit, fit_relative, huber_weights
 from fn3hw.cost.state import States
@@ -86,6 +86,15 @@ def fit_latency(parts: Sequence[Part], evidence: Evidence) -> Latency:
     return Latency(tuple(scaled), offset_ms, tuple(ms_per_us.tolist()))
 
 
+def prepared(parts: Sequence[Part], evidence: Evidence) -> Evidence:
+    """The evidence as parts are fitted on it: without drift where there is any, or else with comparable kernels.
+
+    Where a device drifted, sums of kernels tell nothing but the drift.
+    """
+    steady = without_drift(parts, evidence)
+    return steady if steady is not evidence else without_drift(parts, comparable(parts, evidence))
+
+
 def comparable(parts: Sequence[Part], evidence: Evidence) -> Evidence:
     """The evidence with kernel times whose sum is in proportion to latency, as nearly as a profiler's ways allow it.
 
@@ -126,7 +135,7 @@ def without_drift(parts: Sequence[Part], evidence: Evidence) -> Evidence:
     error, without = (
         weighted_error(parts, evidence.states, times, evidence.latency_ms) for times in (evidence.times, scaled)
     )
-    return replace(evidence, times=scaled) if _pays(without, error, len(scaled)) else evidence
+    return replace(evidence, times=scaled) if pays(without, error, n=len(scaled)) else evidence
 
 
 def _calibrate(predicted: FloatArray, evidence: Evidence) -> tuple[float, FloatArray]:
@@ -140,7 +149,7 @@ def _calibrate(predicted: FloatArray, evidence: Evidence) -> tuple[float, FloatA
     fit = _line(predicted @ rows.T, evidence)
     crowding = np.stack([rows[0], share])
     other = _line(predicted @ crowding.T, evidence)
-    if _pays(other.error, fit.error, len(predicted)):
+    if pays(other.error, fit.error, n=len(predicted)):
         rows, fit = crowding, other
     return float(fit.coef[0]) + evidence.offset_ms, fit.coef[1:] @ rows
 
@@ -151,11 +160,6 @@ def _of_integers(parts: Sequence[Part]) -> NDArray[np.bool_]:
     for column, _, highest in (part.mode[0] for part in parts if part.mode):
         top[column] = max(highest, top.get(column, 0))
     return np.array([bool(part.mode) and part.mode[0][1] < top[part.mode[0][0]] for part in parts])
-
-
-def _pays(error: float, without: float, n: int) -> bool:
-    """Whether a smaller leave-one-out error over n subnets is more than having had a choice explains."""
-    return bool(n * np.log((without + NEGLIGIBLE) / (error + NEGLIGIBLE)) > 2 * np.log(2))
 
 
 def _line(predicted: FloatArray, evidence: Evidence) -> Fit:

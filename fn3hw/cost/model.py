@@ -16,14 +16,7 @@ from fn3hw.cost.context import conditions
 from fn3hw.cost.endtoend import find_rule, fit_end_to_end, gate_parts
 from fn3hw.cost.evidence import read_evidence, require_enough, unit_table
 from fn3hw.cost.intervals import jackknife, jackknife_plus
-from fn3hw.cost.latency import (
-    Evidence,
-    Latency,
-    comparable,
-    fit_latency,
-    predict_each,
-    without_drift,
-)
+from fn3hw.cost.latency import Evidence, Latency, fit_latency, predict_each, prepared
 from fn3hw.cost.memory import PeakMemory, Size
 from fn3hw.cost.metrics import Metrics, score
 from fn3hw.cost.parts import Mode, Part, choose_rules, weighted_error
@@ -328,7 +321,7 @@ def _kernel_fitter(table: UnitTable, evidence: Evidence, origins: _Origins) -> t
     )
     best = int(np.argmin(errors * (1.0 + np.array(earn) / len(evidence.latency_ms))))
     shared, parts, evidence = tried[best]
-    evidence = without_drift(parts, comparable(parts, evidence))
+    evidence = prepared(parts, evidence)
     rules = replace(
         _rules(shared, parts, "kernel"), precisions=options[attempts[best][0]].says if len(options) > 1 else ""
     )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fn3hw.cost.basis import (
     NARROW,
-    NEGLIGIBLE,
     SECOND,
     TAILS,
     FloatArray,
@@ -18,6 +18,7 @@ from fn3hw.cost.basis import (
     all_pairs,
     candidates,
     design,
+    pays,
     simplest,
 )
 from fn3hw.cost.context import Condition, Context, Contexts
@@ -97,10 +98,7 @@ class Part:
         rules = rules or self.rules
         terms = design(states.counts[:, list(self.columns)], rules, all_pairs(len(self.columns)))
         if self.least:
-            plain = [{name: min(getattr(rule, name), 1) for name in ("narrow", "second", "tail")} for rule in rules]
-            aligned = [Rule(rule.step, **one) for rule, one in zip(rules, plain, strict=True)]
-            fewest = design(np.array([self.least]), aligned, all_pairs(len(self.columns)))[0]
-            terms[:, 1:] -= fewest[1:]
+            terms -= _at_least(self.least, rules)
         if self.bordered:
             terms = np.concatenate([terms, self._border(states, rules)], axis=1)
         if self.contexts:
@@ -121,6 +119,16 @@ class Part:
         """Time of shape (n,), in the unit that it was fitted in."""
         result: FloatArray = self.matrix(states) @ self.coef
         return result
+
+
+@lru_cache(maxsize=4096)
+def _at_least(least: tuple[float, ...], rules: tuple[Rule, ...]) -> FloatArray:
+    """Terms of `design` on the fast path at the fewest counts, but for the constant: shape (p,)."""
+    special = [{name: min(getattr(rule, name), 1) for name in ("narrow", "second", "tail")} for rule in rules]
+    aligned = [Rule(rule.step, **one) for rule, one in zip(rules, special, strict=True)]
+    terms: FloatArray = design(np.array([least]), aligned, all_pairs(len(least)))[0]
+    terms[0] = 0.0
+    return terms
 
 
 def blank_part(table: UnitTable, k: int) -> Part:
@@ -193,7 +201,6 @@ def choose_rules(
             _error(parts[k], (rule,) * len(parts[k].columns), states, times[:, k], latency) for rule in options
         ]
     shared = simplest(options, errors @ share, n=len(times))
-    penalty = 2 * np.log(len(options))
     chosen = []
     for k, part in enumerate(parts):
         rules = (shared,) * len(part.columns)
@@ -210,7 +217,7 @@ def choose_rules(
                 continue
             own_errors = [_error(part, one, states, times[:, k], latency) for one in own]
             best = int(np.argmin(own_errors))
-            if n * np.log((error + NEGLIGIBLE) / (own_errors[best] + NEGLIGIBLE)) > penalty:
+            if pays(own_errors[best], error, n=n, choices=len(options) - 1):
                 rules, error = own[best], own_errors[best]
         if k in heavy:
             rules = _with_special(part, rules, error, states, times[:, k], latency)
@@ -229,7 +236,7 @@ def _with_contexts(part: Part, contexts: Contexts, states: States, times: FloatA
     """
     present = part.present(states)
     rows = np.flatnonzero(present)
-    error, penalty = _error(part, part.rules, states, times, latency), 2 * np.log(1 + len(contexts.contexts))
+    error = _error(part, part.rules, states, times, latency)
     while len(part.contexts) < min(_MOST_CONTEXTS, len(rows) // 4):
         fitted = fit_part(part, states, times, latency)
         residual = (times[rows] - fitted.predict(states.take(rows))) / latency[rows]
@@ -239,7 +246,7 @@ def _with_contexts(part: Part, contexts: Contexts, states: States, times: FloatA
         ]
         errors = [_error(one, one.rules, states, times, latency) for one in tried]
         best = int(np.argmin(errors)) if errors else -1
-        if best < 0 or len(rows) * np.log((error + NEGLIGIBLE) / (errors[best] + NEGLIGIBLE)) <= penalty:
+        if best < 0 or not pays(errors[best], error, n=len(rows), choices=len(contexts.contexts)):
             break
         part, error = tried[best], errors[best]
     return part
@@ -256,8 +263,7 @@ def _with_borders(
     plain_error, error = (
         weighted_error([parts[k] for k in heavy], states, times[:, heavy], latency) for parts in (chosen, bordered)
     )
-    pays = len(times) * np.log((plain_error + NEGLIGIBLE) / (error + NEGLIGIBLE)) > 2 * np.log(2)
-    return bordered if pays else chosen
+    return bordered if pays(error, plain_error, n=len(times)) else chosen
 
 
 def _with_special(
@@ -273,8 +279,7 @@ def _with_special(
             return rules
         errors = [_error(part, one, states, times, latency) for one in own]
         best = int(np.argmin(errors))
-        pays = len(counts) * np.log((error + NEGLIGIBLE) / (errors[best] + NEGLIGIBLE))
-        if pays <= 2 * np.log(1 + len(own)):
+        if not pays(errors[best], error, n=len(counts), choices=len(own)):
             return rules
         rules, error = own[best], errors[best]
 

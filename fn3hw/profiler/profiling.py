@@ -307,10 +307,11 @@ def _profile(work: _Work, fit: Sequence[Subnet], tests: Sequence[Subnet], name: 
     own = {subnet: [one for one in rounds if one.subnet == subnet] for subnet in wanted}
     known = statistics.sensitivity([[one.samples for one in some] for some in own.values()])
     kernels = quiet_times(rounds, known.quiet)
-    roles = [*((subnet, "fit") for subnet in fit), *((subnet, "holdout") for subnet in tests)]
+    roles: list[tuple[Subnet, Literal["fit", "holdout"]]] = [(one, "fit") for one in fit]
+    roles += [(one, "holdout") for one in tests]
     measurements = [
-        _measurement(work, s, role, own[s.id], reference_ns, known, kernels.get(s.id, {}))  # type: ignore[arg-type]
-        for s, role in roles
+        _measurement(work, subnet, role, own[subnet.id], reference_ns, known, kernels.get(subnet.id, {}))
+        for subnet, role in roles
     ]
     seen = noise(measurements, known)
     verdict, reasons, advice = judge(seen, measurements, work.device.key)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from fn3hw.cost.context import Condition, Contexts, conditions
 from fn3hw.cost.state import Encoder
 from fn3hw.space.gate import Gate
-from fn3hw.space.subnet import SearchSpace
+from fn3hw.space.subnet import SearchSpace, Subnet
 
 SPACE = SearchSpace(
     [Gate("a", "channel", 8, 2), Gate("stage", "layer", 2, 0), Gate("kept", "layer", 1, 1), Gate("bits", "bit", 4, 1)]
@@ -16,7 +16,7 @@ ENCODER = Encoder(SPACE)
 ASKED = conditions(ENCODER)
 
 
-def subnets(n: int, seed: int):  # type: ignore[no-untyped-def]
+def subnets(n: int, seed: int) -> list[Subnet]:
     rng = np.random.default_rng(seed)
     return [SPACE.full(), SPACE.smallest(), *(SPACE.random(rng) for _ in range(n))]
 

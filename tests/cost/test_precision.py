@@ -22,11 +22,8 @@ def test_integer_kernels_are_found_and_fewer_bits_buy_no_more_time() -> None:
 
 @pytest.mark.parametrize("inflated", [0.7, 1.6])
 def test_a_profiler_that_is_unfair_to_integers_is_corrected(inflated: float) -> None:
-    cost = fit_cost(profile(integer_kernels, inflated=inflated))
-    fair = fit_cost(profile(integer_kernels))
-    assert (
-        cost.holdout.mape < fair.holdout.mape + 0.01
-    )  # conversions at borders are not inflated, and are not told apart
+    costs = [fit_cost(profile(integer_kernels, inflated=inflated, seed=seed)) for seed in range(4)]
+    assert np.mean([cost.holdout.mape for cost in costs]) < 0.012
 
 
 def test_a_device_that_gains_by_every_bit_is_found() -> None:
@@ -38,11 +35,11 @@ def test_a_device_that_gains_by_every_bit_is_found() -> None:
 
 @pytest.mark.parametrize("share", [0.4, 1.4])
 def test_without_kernel_times_integers_may_be_faster_or_slower(share: float) -> None:
-    measured = profile(lambda count: 1.0 if count == 5 else share)
+    measured = profile(lambda count: 1.0 if count == 5 else share, n=50)
     blind = tuple(replace(m, kernels={}) for m in measured.measurements)
     cost = fit_cost(replace(measured, measurements=blind))
     assert cost.rules.by == "end-to-end" and FULL_APART.says in str(cost.rules)
-    assert cost.holdout.mape < 0.07  # what two widths take together is not seen without kernels
+    assert cost.holdout.mape < 0.06  # what two widths take together is not seen without kernels
     full, integers = cost.predict([SPACE.full(), SPACE.from_counts({"one.bits": 4, "two.bits": 4})]).latency_ms
     assert (integers < full) == (share < 1)
 

@@ -23,7 +23,7 @@ def error(cost: CostModel, machine: Machine) -> float:
 
 
 def few(machine: Machine, n: int, seed: int) -> FakeProfile:
-    return measure(machine, subnets(n, seed), noise=0.004, drift=0.01, seed=seed)
+    return measure(machine, subnets(n, seed), noise=0.004, drift=0.05, seed=seed)
 
 
 def test_a_slower_device_of_the_same_kind_needs_few_measurements(origin: FakeProfile) -> None:

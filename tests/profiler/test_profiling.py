@@ -11,7 +11,8 @@ import pytest
 
 from fn3hw.errors import DeviceError, ProfileError
 from fn3hw.profiler.device import Runtime, Session
-from fn3hw.profiler.measuring import Effort
+from fn3hw.profiler.kernels import Kernel, quiet_times
+from fn3hw.profiler.measuring import Effort, Round
 from fn3hw.profiler.meter import Meter
 from fn3hw.profiler.profiling import Progress, profile
 from fn3hw.profiler.record import Profile
@@ -58,6 +59,22 @@ class Emulated(Session):
         if runtime.count_instructions:
             raw["reference_instructions"], raw["candidate_instructions"] = [len(reference)] * 3, [len(candidate)] * 3
         return raw
+
+
+def test_all_the_time_of_kernels_is_told_of_some_node(
+    local: Session, network: FakeSupernet, quick: Effort, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times: dict[str, dict[Kernel, float]] = {}
+
+    def seen(rounds: list[Round], quiet_ns: float) -> dict[str, dict[Kernel, float]]:
+        times.update(quiet_times(rounds, quiet_ns))
+        return times
+
+    monkeypatch.setattr("fn3hw.profiler.profiling.quiet_times", seen)
+    found = profile(network, local, 4, effort=quick)
+    assert all(m.kernels for m in found.measurements)
+    for m in found.measurements:
+        assert sum(m.kernels.values()) == pytest.approx(sum(times[m.subnet].values()), abs=0.1)
 
 
 @pytest.mark.parametrize("counts", [False, True])

@@ -50,7 +50,8 @@ def test_rounds_with_a_busy_neighbour_hardly_count(true_ratio: float, slowdown: 
     loud = [([int(slowdown * r) for r in a], [int(2 * slowdown * c) for c in b]) for a, b in calm]
     mixed = [*(loud * 2)[:busy], *calm]
     assert statistics.quiet(mixed) == calm
-    assert statistics.ratio(mixed) == pytest.approx(statistics.ratio(calm), rel=0.03)
+    assert statistics.ratio(mixed) == pytest.approx(statistics.ratio(calm), rel=0.002 / np.log(slowdown))
+    assert statistics.repeat_error(mixed) == pytest.approx(statistics.repeat_error(calm), abs=1e-4)
     assert len(statistics.quiet([calm[0], loud[0]])) == 2  # one round alone would have nothing to agree with
 
 
@@ -92,10 +93,10 @@ def test_a_busy_neighbour_does_not_change_what_is_said_of_a_quiet_moment(
     busier = [busy_rounds(one, slope + by_log_ratio * np.log(one), least=0.15, seed=i) for i, one in enumerate(ratios)]
     off = [statistics.ratio(one, known) / true - 1 for one, true in zip(busier, ratios, strict=True)]
     assert np.abs(off).mean() < 0.015
-    for rounds_, true in zip(candidates, ratios, strict=True):
+    for rounds_ in candidates:
         low, high = statistics.interval(rounds_, known)
         assert low <= statistics.ratio(rounds_, known) <= high and high / low < 1.05
-        assert statistics.repeat_error(rounds_, known) <= statistics.repeat_error(rounds_) + 0.01 and true > 0
+        assert statistics.repeat_error(rounds_, known) <= statistics.repeat_error(rounds_) + 0.01
 
 
 def test_one_round_each_teaches_no_slope() -> None:
