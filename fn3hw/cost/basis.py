@@ -148,6 +148,15 @@ def design(counts: FloatArray, rules: Sequence[Rule], pairs: Sequence[tuple[int,
     return np.concatenate([np.ones((len(counts), 1)), *terms, *products], axis=1)
 
 
+def is_fast(rules: Sequence[Rule], pairs: Sequence[tuple[int, int]] = ()) -> NDArray[np.bool_]:
+    """Which columns of `design` are the time of the fast path: 1, the steps of each column, and their products."""
+    special = [rule.special(np.zeros(0)).shape[1] for rule in rules]
+    fast = [True, *(first for extra in special for first in (True, False, False, *[False] * extra))]
+    fast += [product == PRODUCTS[0] for _ in pairs for product in PRODUCTS]
+    fast += [False] * sum(special[one] for pair in pairs for one in pair)
+    return np.array(fast)
+
+
 def _products(a: FloatArray, terms_a: FloatArray, b: FloatArray, terms_b: FloatArray) -> FloatArray:
     """On the fast path both widths come in steps. Off it every count matters, and how depends on which is unaligned.
 

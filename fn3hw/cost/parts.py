@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -18,6 +18,7 @@ from fn3hw.cost.basis import (
     all_pairs,
     candidates,
     design,
+    is_fast,
     pays,
     simplest,
 )
@@ -67,6 +68,7 @@ class Part:
             make small sizes cheaper than a share of large ones, so that a line through the times of all sizes would
             be below 0 at none.
         contexts: in which it takes longer, see `fn3hw.cost.context`.
+        apart: whether another kernel altogether runs off the fast path, whose time has nothing of the fast one's in it.
     """
 
     unit: Unit
@@ -80,6 +82,7 @@ class Part:
     bordered: bool = False
     least: tuple[float, ...] = ()
     contexts: tuple[Context, ...] = ()
+    apart: bool = False
 
     @property
     def alpha(self) -> float:
@@ -99,6 +102,10 @@ class Part:
         terms = design(states.counts[:, list(self.columns)], rules, all_pairs(len(self.columns)))
         if self.least:
             terms -= _at_least(self.least, rules)
+        if self.apart:
+            off = ~self._aligned(states, rules)[:, None]
+            terms[:, is_fast(rules, all_pairs(len(rules)))] *= ~off
+            terms = np.concatenate([terms, self._generic(states) * off], axis=1)
         if self.bordered:
             terms = np.concatenate([terms, self._border(states, rules)], axis=1)
         if self.contexts:
@@ -108,11 +115,21 @@ class Part:
             terms = np.concatenate([self.origin.predict(states)[:, None], terms], axis=1)
         return terms * self.present(states)[:, None]
 
+    def _aligned(self, states: States, rules: tuple[Rule, ...]) -> NDArray[np.bool_]:
+        """Whether all widths are on the fast path, shape (n,)."""
+        aligns = np.array([rule.align for rule in rules])
+        return np.asarray((np.mod(states.counts[:, list(self.columns)], aligns) == 0).all(axis=1), dtype=np.bool_)
+
+    def _generic(self, states: States) -> FloatArray:
+        """Terms of a kernel for any counts: 1, each count, and the products of two, shape (n, p)."""
+        plain, pairs = (Rule(),) * len(self.columns), all_pairs(len(self.columns))
+        terms = design(states.counts[:, list(self.columns)], plain, pairs) - _at_least(self.least, plain)
+        return terms[:, is_fast(plain, pairs)]
+
     def _border(self, states: States, rules: tuple[Rule, ...]) -> FloatArray:
         """Whether the unit is aligned after one that is not, and after one that is: shape (n, 2)."""
-        aligns = np.array([rule.align for rule in rules])
-        aligned = (np.mod(states.counts[:, list(self.columns)], aligns) == 0).all(axis=1)
-        alike = np.mod(states.counts[:, self.before], aligns.max()) == 0
+        aligned = self._aligned(states, rules)
+        alike = np.mod(states.counts[:, self.before], max(rule.align for rule in rules)) == 0
         return np.stack([aligned & ~alike, aligned & alike], axis=1).astype(np.float64)
 
     def predict(self, states: States) -> FloatArray:
@@ -203,30 +220,77 @@ def choose_rules(
     shared = simplest(options, errors @ share, n=len(times))
     chosen = []
     for k, part in enumerate(parts):
-        rules = (shared,) * len(part.columns)
-        seen = part.present(states)
-        n = int(seen.sum())
-        error = errors[options.index(shared), k]
-        for j in range(len(rules) if k in heavy else 0):
-            own = [
-                (*rules[:j], rule, *rules[j + 1 :])
-                for rule in options
-                if _is_seen(rule, states.counts[seen, part.columns[j]])
-            ]
-            if not own:
-                continue
-            own_errors = [_error(part, one, states, times[:, k], latency) for one in own]
-            best = int(np.argmin(own_errors))
-            if pays(own_errors[best], error, n=n, choices=len(options) - 1):
-                rules, error = own[best], own_errors[best]
-        if k in heavy:
-            rules = _with_special(part, rules, error, states, times[:, k], latency)
-        chosen.append(replace(part, rules=rules))
+        part = replace(part, rules=(shared,) * len(part.columns))
+        if k in heavy and part.columns:
+            alike = dict(zip(options, errors[:, k], strict=True))
+            part = replace(part, rules=_own_rules(part, shared, alike, states, times[:, k], latency))
+            part = _apart(part, states, times[:, k], latency)
+            part = _apart(_with_special(part, states, times[:, k], latency), states, times[:, k], latency)
+        chosen.append(part)
     chosen = _with_borders(chosen, sorted(heavy), states, times, latency)
     contexts = Contexts(asked, states)
     for k in range(len(parts)) if asked else ():
         chosen[k] = _with_contexts(chosen[k], contexts, states, times[:, k], latency)
     return shared, chosen
+
+
+def _own_rules(
+    part: Part,
+    shared: Rule,
+    alike: Mapping[Rule, float],
+    states: States,
+    times: FloatArray,
+    latency: FloatArray,
+) -> tuple[Rule, ...]:
+    """The rules of a part's widths: the shared one, or others where its data speak for them.
+
+    Two widths of one operation often leave the fast path by one rule, which a change of either alone would not show:
+    first both follow another rule together, then each by itself.
+
+    Args:
+        part: with any rules.
+        shared: the rule that it follows where nothing speaks against it.
+        alike: the error of the part by the rule that all of its widths follow.
+        states: the measured subnets, n of them.
+        times: of the part, shape (n,).
+        latency: of the whole subnets, shape (n,), in any unit.
+    """
+    seen = part.present(states)
+    counts, n = states.counts[seen][:, list(part.columns)], int(seen.sum())
+    options = [[rule for rule in alike if _is_seen(rule, counts[:, j])] for j in range(counts.shape[1])]
+    choices = len(alike) - 1
+
+    def each(rule: Rule) -> tuple[tuple[Rule, ...], float]:
+        """Rules of each width, and their error, where all follow one rule at first."""
+        rules, error = (rule,) * len(options), alike[rule]
+        for j in range(len(options)):
+            own = [(*rules[:j], one, *rules[j + 1 :]) for one in options[j]]
+            own_errors = [_error(part, one, states, times, latency) for one in own]
+            if own and pays(min(own_errors), error, n=n, choices=choices):
+                error = min(own_errors)
+                rules = own[own_errors.index(error)]
+        return rules, error
+
+    rules, error = each(shared)
+    together = [rule for rule in options[0] if all(rule in others for others in options)]
+    if len(options) > 1 and together:
+        other_rules, other_error = each(min(together, key=alike.__getitem__))
+        if pays(other_error, error, n=n, choices=choices):
+            rules, error = other_rules, other_error
+    return rules
+
+
+def _apart(part: Part, states: States, times: FloatArray, latency: FloatArray) -> Part:
+    """The part with a kernel of its own off the fast path, where its data speak for it."""
+    seen = part.present(states)
+    if part.apart:
+        return part
+    on = int(np.count_nonzero(seen & part._aligned(states, part.rules)))
+    if min(on, int(seen.sum()) - on) < _FEWEST:
+        return part
+    other = replace(part, apart=True)
+    error, without = (_error(one, one.rules, states, times, latency) for one in (other, part))
+    return other if pays(error, without, n=int(seen.sum())) else part
 
 
 def _with_contexts(part: Part, contexts: Contexts, states: States, times: FloatArray, latency: FloatArray) -> Part:
@@ -266,22 +330,20 @@ def _with_borders(
     return bordered if pays(error, plain_error, n=len(times)) else chosen
 
 
-def _with_special(
-    part: Part, rules: tuple[Rule, ...], error: float, states: States, times: FloatArray, latency: FloatArray
-) -> tuple[Rule, ...]:
-    """The rules of a part with what only some devices have, one after the other where its data speak for it."""
+def _with_special(part: Part, states: States, times: FloatArray, latency: FloatArray) -> Part:
+    """The part with what only some devices have in its rules, one after the other where its data speak for it."""
     counts = states.counts[part.present(states)][:, list(part.columns)]
+    error = _error(part, part.rules, states, times, latency)
     while True:
+        rules = part.rules
         own = [
             (*rules[:j], one, *rules[j + 1 :]) for j in range(len(rules)) for one in _special(rules[j], counts[:, j])
         ]
-        if not own:
-            return rules
         errors = [_error(part, one, states, times, latency) for one in own]
-        best = int(np.argmin(errors))
-        if not pays(errors[best], error, n=len(counts), choices=len(own)):
-            return rules
-        rules, error = own[best], errors[best]
+        if not own or not pays(min(errors), error, n=len(counts), choices=len(own)):
+            return part
+        error = min(errors)
+        part = replace(part, rules=own[errors.index(error)])
 
 
 def _special(rule: Rule, counts: FloatArray) -> list[Rule]:

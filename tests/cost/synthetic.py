@@ -59,6 +59,7 @@ class Machine:
         fine: second alignment of ``c`` and ``d``; off it, they take as much longer once more.
         tail: of ``c`` and ``d``, what is left of a count after blocks of so many is computed one by one.
         alone_us: what the ungated node takes more where no branch of the stage is left.
+        together: alignment of ``de.conv`` where it is another one than the device's; off it, its time is that of ``e``.
         crowding: share of the time of ``de.conv`` that others take longer, as it leaves them a cold cache.
     """
 
@@ -74,6 +75,7 @@ class Machine:
     tail: int = 0
     alone_us: float = 0.0
     crowding: float = 0.0
+    together: int = 0
 
     def node_us(self, node: str, counts: dict[str, int]) -> float:
         gates = [g for g in UNITS[node] if "[" not in g]
@@ -87,6 +89,9 @@ class Machine:
             us += 3.0 * np.prod(steps) / 50 ** (len(gates) - 1)
             if off:
                 us += 15.0 + self.penalty * 3.0 * np.prod([float(counts[g]) for g in gates]) / 50 ** (len(gates) - 1)
+        if self.together and len(gates) > 1:
+            off = any(counts[g] % self.together for g in gates)
+            us = 20.0 + (40.0 * counts["e"] if off else 2.0 * np.prod([counts[g] for g in gates]) / 50)
         if any(counts[g] < self.narrow for g in gates if g in "cd"):
             us *= 2.5
         for gate in [g for g in gates if g in "cd"] if len(gates) == 1 else ():

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from fn3hw.cost import Rule, fit_cost
 from fn3hw.errors import InputError, ProfileError, UnknownName
+from fn3hw.profiler import plan
 from fn3hw.space.gate import Gate
 from fn3hw.space.subnet import SearchSpace
 from tests.cost.synthetic import PARAMETERS, SPACE, UNITS, FakeProfile, Machine, Net, measure, subnets, true_ms
@@ -54,6 +55,13 @@ def test_another_kernel_for_few_channels_is_found_where_there_is_one(cost):
 def test_a_second_alignment_and_a_tail_are_found_where_there_are_any(machine: Machine, says: str):
     found = fit_cost(measure(machine, subnets(60, 0), noise=0.002))
     assert {name for name, rules in found.rules.own.items() if says in str(rules[0])} == {"c in stage[1]", "d"}
+    assert error(found, machine) < 0.015
+
+
+def test_two_widths_that_are_aligned_together_are_found_though_either_alone_shows_nothing():
+    machine = Machine(align=16, together=4)
+    found = fit_cost(measure(machine, plan(SPACE, 30), noise=0.002))
+    assert [rule.align for rule in found.rules.own["d × e"]] == [4, 4]
     assert error(found, machine) < 0.015
 
 
