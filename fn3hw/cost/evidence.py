@@ -33,7 +33,8 @@ def read_evidence(profile: MeasuredProfile, measurements: Sequence[Measured], ta
     if not (np.isfinite(latency_ms).all() and (latency_ms > 0).all()):
         raise ProfileError("The profile has a latency that is no positive number.", hint=_AGAIN)
     has_kernels = bool(measurements) and all(m.kernels for m in measurements)
-    times, kernels = table.times(measurements) if has_kernels else (np.empty((len(measurements), 0)),) * 2
+    empty = np.empty((len(measurements), 0)), np.empty((len(measurements), 0, 0))
+    times, kernels = table.times(measurements) if has_kernels else empty
     if not (np.isfinite(times).all() and (times >= 0).all()):
         raise ProfileError("The profile has a kernel time that is no number of microseconds.", hint=_AGAIN)
     return Evidence(states, times, kernels, latency_ms)

@@ -16,6 +16,8 @@ from fn3hw.cost.state import States
 _OUTLIER = 0.005
 _LEAST_LEFT = 0.2
 """No more than the rest of a kernel's time can be overhead."""
+_OPERATORS = 0.1
+"""Ridge of what timing adds to the kernels of one operator more than to others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,7 @@ class Evidence:
     Args:
         states: n measured subnets.
         times: kernel time of each part, shape (n, U), in µs.
-        kernels: how many kernels that was, shape (n, U).
+        kernels: how many kernels that was, of each operator, shape (n, U, O).
         latency_ms: end to end, shape (n,).
         offset_ms: part of the latency that is in no kernel, below 0 where timing adds to kernels; see `comparable`.
     """
@@ -99,29 +101,38 @@ def comparable(parts: Sequence[Part], evidence: Evidence) -> Evidence:
     """The evidence with kernel times whose sum is in proportion to latency, as nearly as a profiler's ways allow it.
 
     What a profiler adds to a kernel is a constant, and matters where kernels take few microseconds: a subnet of many
-    small kernels seems slower than it is. Or latency differs from the sum by a constant of its own. And what a kernel
-    costs its successors is another share of fast kernels, of integers, than of slow ones, of full precision. Which of
-    these there is is told from the sums of kernels as measured, which no model of kernels is between.
+    small kernels seems slower than it is. Kernels of one operator may have another constant than those of another, as
+    a profiler describes their inputs, of which some have more. Or latency differs from the sum by a constant of its
+    own. And what a kernel costs its successors is another share of fast kernels, of integers, than of slow ones, of
+    full precision. Which of these there is is told from the sums of kernels as measured, which no model of kernels is
+    between.
     """
-    total, number, latency_ms = evidence.times.sum(axis=1), evidence.kernels.sum(axis=1), evidence.latency_ms
+    each = evidence.kernels.sum(axis=1)
+    total, number, latency_ms = evidence.times.sum(axis=1), each.sum(axis=1), evidence.latency_ms
     integers, one = _of_integers(parts), np.ones_like(total)
     apart = [evidence.times[:, ~integers].sum(axis=1), evidence.times[:, integers].sum(axis=1)]
     sums = [[total], apart] if integers.any() and not integers.all() else [[total]]
+    extras = {"none": [], "constant": [one], "each": [number], "operators": [number, *each.T]}
     tried: list[tuple[float, int, str, Fit]] = []
     for columns in sums:
-        for kind, extra in (("none", []), ("constant", [one, -one]), ("each", [number, -number])):
-            fit = fit_relative(np.stack([*columns, *extra], axis=1), latency_ms, alpha=1e-6)
-            terms = len(columns) - 1 + bool(extra)
+        for kind, extra in extras.items():
+            ridge = [1e-6] * len(columns) + [1e-6, 1e-6, *[_OPERATORS] * 2 * len(extra)][: 2 * len(extra)]
+            signed = [sign * column for column in extra for sign in (1, -1)]
+            fit = fit_relative(np.stack([*columns, *signed], axis=1), latency_ms, alpha=np.array(ridge))
+            terms = len(columns) - 1 + min(len(extra), 2)
             score = len(total) * np.log(fit.error + NEGLIGIBLE) + 2 * terms * np.log(2)
             tried.append((score, len(columns), kind, fit))
     _, kinds, kind, fit = min(tried, key=lambda one: one[0])
     times = evidence.times
     if kinds == 2 and fit.coef[:2].all():
         times = np.where(integers, times * (fit.coef[1] / fit.coef[0]), times)
-    added = 0.0 if kind == "none" else float(fit.coef[-2] - fit.coef[-1])
+    added = fit.coef[kinds::2] - fit.coef[kinds + 1 :: 2]
     if kind == "constant":
-        return replace(evidence, times=times, offset_ms=added)
-    corrected = times + added / max(float(fit.coef[0]), 1e-12) * evidence.kernels
+        return replace(evidence, times=times, offset_ms=float(added[0]))
+    if kind == "none":
+        return replace(evidence, times=times)
+    by_operator = added[0] + (added[1:] if kind == "operators" else np.zeros(each.shape[1]))
+    corrected = times + evidence.kernels @ by_operator / max(float(fit.coef[0]), 1e-12)
     return replace(evidence, times=np.maximum(corrected, _LEAST_LEFT * times))
 
 

@@ -340,7 +340,8 @@ def _choose(
     ]
     there = np.stack([part.present(evidence.states) for _, part in pairs], axis=1)
     columns = [k for k, _ in pairs]
-    of_parts = replace(evidence, times=evidence.times[:, columns] * there, kernels=evidence.kernels[:, columns] * there)
+    kernels = evidence.kernels[:, columns] * there[:, :, None]
+    of_parts = replace(evidence, times=evidence.times[:, columns] * there, kernels=kernels)
     kinds: dict[tuple[int, ...], list[int]] = {}
     for index, (_, part) in enumerate(pairs):
         kinds.setdefault(part.mode[0][1:] if part.mode else (), []).append(index)

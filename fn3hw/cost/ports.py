@@ -28,6 +28,10 @@ class Measured(Protocol):
         """Microseconds per node, and per inserted node under ``~OPERATOR@NODE_BEFORE``; may be empty."""
 
     @property
+    def operators(self) -> Mapping[str, Sequence[str]]:
+        """Operators of the kernels whose time each entry of `kernels` is; nodes may be missing."""
+
+    @property
     def peak_mib(self) -> float:
         """Peak resident memory."""
 

@@ -35,7 +35,7 @@ def fit_relative(
     matrix: FloatArray,
     y: FloatArray,
     *,
-    alpha: float,
+    alpha: float | FloatArray,
     weights: FloatArray | None = None,
     scale: FloatArray | None = None,
 ) -> Fit:
@@ -46,7 +46,7 @@ def fit_relative(
     Args:
         matrix: design of shape (n, p); its first column, the constant, is not shrunk.
         y: positive targets of shape (n,).
-        alpha: ridge per row, on columns scaled to unit root mean square.
+        alpha: ridge per row, on columns scaled to unit root mean square; one for all columns, or one each.
         weights: how much each row counts, shape (n,), by default 1.
         scale: what errors are relative to, shape (n,), by default the targets.
     """
@@ -57,7 +57,7 @@ def fit_relative(
     size = np.sqrt(np.mean(rows**2, axis=0))
     size[size == 0] = 1.0
     scaled = rows / size
-    shrink = np.full(scaled.shape[1], np.sqrt(alpha * len(y)))
+    shrink = np.sqrt(np.broadcast_to(alpha, scaled.shape[1]) * len(y))
     shrink[0] = 0.0
     stacked = np.concatenate([scaled, np.diag(shrink)])
     wanted = np.concatenate([target, np.zeros(len(shrink))])

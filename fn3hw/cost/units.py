@@ -61,18 +61,21 @@ class UnitTable:
         self._index = {unit: k for k, unit in enumerate(self.units)}
 
     def times(self, measurements: Sequence[Measured]) -> tuple[FloatArray, FloatArray]:
-        """Microseconds per measurement and unit, and how many kernels that was, both of shape (n, U).
+        """Microseconds per measurement and unit, shape (n, U), and how many kernels that was by operator, (n, U, O).
 
         Raises:
             ProfileError: a kernel belongs to no node of the network.
         """
+        ran = [{kernel: _operators(kernel, one) for kernel in one.kernels} for one in measurements]
+        index = {name: o for o, name in enumerate(sorted({o for one in ran for some in one.values() for o in some}))}
         times = np.zeros((len(measurements), len(self.units)))
-        kernels = np.zeros_like(times)
+        kernels = np.zeros((*times.shape, len(index)))
         for i, measured in enumerate(measurements):
             for kernel, microseconds in measured.kernels.items():
                 k = self._index[self._owner(kernel)]
                 times[i, k] += microseconds
-                kernels[i, k] += 1
+                for operator in ran[i][kernel]:
+                    kernels[i, k, index[operator]] += 1
         return times, kernels
 
     def columns(self, unit: Unit) -> list[int]:
@@ -86,3 +89,9 @@ class UnitTable:
         if not node:
             return self.units[0]
         raise ProfileError(f"The profile has a kernel {kernel!r} that belongs to no node of its network.")
+
+
+def _operators(kernel: str, measured: Measured) -> Sequence[str]:
+    """Operators of the kernels timed under a name; of old profiles only inserted ones are known."""
+    inserted, _, _ = kernel.removeprefix("~").partition("@")
+    return measured.operators.get(kernel) or (inserted if kernel.startswith("~") else "",)

@@ -38,6 +38,8 @@ POINTWISE = frozenset(
         *("Identity", "Dropout", "Mish", "Mul", "Add", "Sub", "Div", "Neg", "Swish", "Cast", "Erf"),
     }
 )
+IDEMPOTENT = frozenset({"Relu", "Clip"})
+"""Activations that change nothing of what they made."""
 POOLING = frozenset({"MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Resize"})
 _HEADS = ("q_num_heads", "kv_num_heads")
 GROUPS = ("group", *_HEADS)
@@ -113,12 +115,22 @@ class Graph:
         return live
 
     def bypass(self, dropped: frozenset[tuple[str, int]]) -> dict[str, str]:
-        """Sums whose gated branch is zero, and the other summand that stands for each."""
+        """Sums whose gated branch is zero, and the other summand that stands for each.
+
+        Where an activation then follows another one like it, the first one stands for both: the second changes nothing.
+        """
         zero = {g.output for g in self.gate_nodes.values() if g.block is not None and (g.gate, g.block) in dropped}
-        skip = {}
+        skip: dict[str, str] = {}
+        activations: dict[str, tuple[str, ...]] = {}
         for node in self.nodes:
+            output = node.output[0]
             if node.op_type == "Add" and (dead := [name for name in node.input if name in zero]):
-                skip[node.output[0]] = next(name for name in node.input if name != dead[0])
+                skip[output] = next(name for name in node.input if name != dead[0])
+            elif node.op_type in IDEMPOTENT:
+                kind = (node.op_type, *node.input[1:])
+                if activations.get(resolve(node.input[0], skip)) == kind:
+                    skip[output] = node.input[0]
+                activations[output] = kind
         return skip
 
     def units(self) -> dict[str, tuple[str, ...]]:

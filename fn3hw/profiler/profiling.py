@@ -378,8 +378,10 @@ def _measurement(
     p10, p50, p90, p99 = ratio * reference_ns * statistics.about_the_median([c for _, c in samples], _PERCENTILES)
     details = dict(work.journal.details[subnet.id])
     times: dict[str, float] = {}
+    operators: dict[str, tuple[str, ...]] = {}
     for *kernel, owner in details.pop("owners"):
         times[owner] = round(times.get(owner, 0.0) + kernels[tuple(kernel)], 3)
+        operators[owner] = (*operators.get(owner, ()), kernel[1])
     return Measurement(
         subnet=subnet.id,
         counts=subnet.counts,
@@ -394,5 +396,6 @@ def _measurement(
         latency_p99_ms=work.ms(p99),
         rounds=tuple(RoundRecord.of(one.to_json()) for one in own),
         kernels=times,
+        operators=operators,
         **details,
     )

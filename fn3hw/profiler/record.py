@@ -81,6 +81,10 @@ class Measurement(_Part):
     kernels: dict[str, float] = Field(
         description="Microseconds per node of the file, and per node that the runtime inserted: ~OPERATOR@NODE_BEFORE."
     )
+    operators: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict,
+        description="Operators of the kernels whose time each entry of kernels is. Older files lack it.",
+    )
     peak_mib: float = Field(description="Peak resident memory of a fresh process, arena on.")
     peak_mib_no_arena: float = Field(description="The same with the arena off.")
     runtime_mib: float = Field(description="Resident memory of that process before the model was opened.")

@@ -60,6 +60,7 @@ class Machine:
         tail: of ``c`` and ``d``, what is left of a count after blocks of so many is computed one by one.
         alone_us: what the ungated node takes more where no branch of the stage is left.
         together: alignment of ``de.conv`` where it is another one than the device's; off it, its time is that of ``e``.
+        per_add_us: what its profiler adds to the sum of the branch of ``b`` besides.
         crowding: share of the time of ``de.conv`` that others take longer, as it leaves them a cold cache.
     """
 
@@ -75,6 +76,7 @@ class Machine:
     tail: int = 0
     alone_us: float = 0.0
     crowding: float = 0.0
+    per_add_us: float = 0.0
     together: int = 0
 
     def node_us(self, node: str, counts: dict[str, int]) -> float:
@@ -117,6 +119,7 @@ class Measurement:
     kernels: dict[str, float]
     peak_mib: float
     role: str = "fit"
+    operators: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -194,7 +197,9 @@ def measure(
     for role, subnet in [("fit", s) for s in fit] + [("holdout", s) for s in held_out]:
         shift = np.exp(drift * rng.normal())
         times = {
-            node: us * shift * np.exp(noise * rng.normal()) + machine.per_kernel_us
+            node: us * shift * np.exp(noise * rng.normal())
+            + machine.per_kernel_us
+            + machine.per_add_us * (node == "b.add")
             for node, us in machine.kernels(subnet).items()
         }
         rows.append(
@@ -203,6 +208,7 @@ def measure(
                 size_bytes=parameter_bytes(subnet) + 1500 + 40 * subnet.counts["stage"],
                 ratio=true_ms(machine, subnet) * float(np.exp(noise * rng.normal())),
                 kernels=times if kernels else {},
+                operators={node: ("Add",) if node == "b.add" else ("Conv",) for node in times},
                 peak_mib=30.0 + 2.1 * parameter_bytes(subnet) / 2**20 + 0.01 * subnet.counts["a"],
                 role=role,
             )

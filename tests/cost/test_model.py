@@ -124,6 +124,15 @@ def test_kernels_of_few_microseconds_with_a_profiler_that_adds_to_each():
     assert error(fit_cost(measured), tiny) < 0.02
 
 
+def test_what_a_profiler_adds_to_kernels_of_one_operator_more_than_to_others_is_found():
+    tiny = Machine(scale=0.02)
+    measured = measure(replace(tiny, per_kernel_us=1.5, per_add_us=4.0), subnets(40, 0), noise=0.002)
+    unknown = replace(measured, measurements=tuple(replace(m, operators={}) for m in measured.measurements))
+    known, without = (error(fit_cost(one), tiny) for one in (measured, unknown))
+    assert known < 0.02
+    assert known < 0.7 * without
+
+
 def test_without_kernel_times_it_fits_end_to_end():
     cost = fit_cost(measure(X86, subnets(80, 0), noise=0.002, kernels=False))
     assert cost.rules.by == "end-to-end"

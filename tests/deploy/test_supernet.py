@@ -191,6 +191,15 @@ def test_a_sliced_file_is_really_smaller_and_has_no_gates() -> None:
     assert not any("gate/" in name for m in (full, smallest) for node in m.graph.node for name in node.input)
 
 
+def test_what_a_removed_branch_leaves_behind_is_one_activation() -> None:
+    supernet = resnext_supernet()
+    none = {gate.name: 0 for gate in supernet.space if gate.level == "layer" and not gate.min_kept}
+    removed = supernet.slice(supernet.space.from_counts(none))
+    activations = {node.output[0] for node in removed.graph.node if node.op_type == "Relu"}
+    assert activations
+    assert not [node.name for node in removed.graph.node if node.op_type == "Relu" and node.input[0] in activations]
+
+
 @pytest.mark.parametrize("supernet", [lambda: zoo_supernet(True), lambda: quantized()[1]], ids=["fp32", "quantized"])
 def test_slices_taken_by_several_threads_are_those_of_one(supernet: Callable[[], Supernet]) -> None:
     net, rng = supernet(), np.random.default_rng(0)
