@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from types import TracebackType
 
+import numpy as np
+
 from fn3hw.errors import NoisyMeasurement, ProfileError
 from fn3hw.profiler import statistics
 from fn3hw.profiler.device import Runtime, Session, connect, differing
@@ -15,9 +17,11 @@ from fn3hw.profiler.record import Profile
 
 TOO_WIDE = 0.15
 """A 90% interval wider than this, relative to the ratio, is no answer."""
-_AGAIN = 2.05 / 1.645 * 2**0.5
-"""How far a later measurement may come out above this one, in units of the upper half of the 90% interval, but for 2 of
-100: both of them scatter."""
+_AGAIN = 2.05 * 2**0.5
+"""How far a later measurement may come out above this one, in units of the standard error, but for 2 of 100: both of
+them scatter."""
+_HALF = 1.645
+"""Standard errors in the upper half of a 90% interval."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +35,7 @@ class Timing:
         latency_low_ms: lower end of the 90% interval.
         latency_high_ms: upper end of the 90% interval.
         latency_p90_ms: what one of ten runs exceeds, in the same unit; each round's runs are compared with its median.
+        p90_error: relative standard error of what it is above the usual latency.
     """
 
     ratio: float
@@ -38,6 +43,7 @@ class Timing:
     latency_low_ms: float
     latency_high_ms: float
     latency_p90_ms: float
+    p90_error: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,13 +122,15 @@ class Meter:
         known, unit = self._profile.sensitivity, self._profile.full_cost
         ratio = statistics.ratio(samples, known)
         low, high = statistics.interval(samples, known)
-        (p90,) = ratio * statistics.about_the_median([of for _, of in samples], [0.9])
+        own = [of for _, of in samples]
+        (p90,) = ratio * statistics.about_the_median(own, [0.9])
         return Timing(
             ratio=ratio,
             latency_ms=ratio * unit,
             latency_low_ms=low * unit,
             latency_high_ms=high * unit,
             latency_p90_ms=float(p90) * unit,
+            p90_error=statistics.tail_error(own, 0.9),
         )
 
     def read(self, model: bytes, percentile: int = 50) -> Reading:
@@ -144,9 +152,11 @@ class Meter:
                 f"The cost lies between {timing.latency_low_ms:.3f} and {high}: an interval {100 * width:.0f}% wide.",
                 hint="Close other programs on the device and measure again.",
             )
-        latency_ms = timing.latency_p90_ms if percentile == 90 else timing.latency_ms
-        scatter = _AGAIN * (timing.latency_high_ms / timing.latency_ms - 1.0)
-        return Reading(latency_ms=latency_ms, again_ms=latency_ms * (1.0 + scatter))
+        error = (timing.latency_high_ms / timing.latency_ms - 1.0) / _HALF
+        latency_ms = timing.latency_ms
+        if percentile == 90:
+            latency_ms, error = timing.latency_p90_ms, float(np.hypot(error, timing.p90_error))
+        return Reading(latency_ms=latency_ms, again_ms=latency_ms * (1.0 + _AGAIN * error))
 
     def peak_mib(self, model: bytes) -> float:
         """Peak resident memory of a fresh process that opens an ONNX file and runs it.

@@ -197,6 +197,16 @@ def about_the_median(samples: Sequence[Sequence[int]], quantiles: Sequence[float
     return np.asarray(np.quantile(relative, quantiles), dtype=np.float64)
 
 
+def tail_error(samples: Sequence[Sequence[int]], quantile: float) -> float:
+    """Standard error, relative, of what `about_the_median` says of rounds; 0 for a single one.
+
+    Rounds differ in it by far more than their samples explain: how long the slow runs take is up to what else the
+    device does.
+    """
+    tails = [float(about_the_median([one], [quantile])[0]) for one in samples]
+    return float(np.std(np.log(tails), ddof=1) / np.sqrt(len(tails))) if len(tails) > 1 else 0.0
+
+
 def _plain(times: FloatArray) -> Sensitivity:
     return Sensitivity(quiet=float(times[:, 0].min()))
 

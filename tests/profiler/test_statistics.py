@@ -109,3 +109,15 @@ def test_one_round_each_teaches_no_slope() -> None:
 def test_quantiles_are_those_of_each_round_about_its_median() -> None:
     samples = [[10, 20, 30], [100, 200, 300]]
     assert statistics.about_the_median(samples, [0.0, 0.5, 1.0]) == pytest.approx([0.5, 1.0, 1.5])
+
+
+def test_tails_that_differ_between_rounds_are_unsure() -> None:
+    rng = np.random.default_rng(0)
+
+    def measured(slow: list[float]) -> list[list[int]]:
+        return [[*rng.normal(1000, 1, 80).astype(int).tolist(), *[int(1000 * factor)] * 20] for factor in slow]
+
+    alike, apart = (statistics.tail_error(measured(slow), 0.9) for slow in ([1.2] * 6, [1.0, 1.1, 1.2, 1.3, 1.4, 1.5]))
+    assert alike < 0.005
+    assert apart == pytest.approx(np.std(np.log([1.0, 1.1, 1.2, 1.3, 1.4, 1.5]), ddof=1) / 6**0.5, rel=0.05)
+    assert statistics.tail_error(measured([1.2]), 0.9) == 0.0
