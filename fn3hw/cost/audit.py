@@ -17,7 +17,8 @@ import numpy as np
 from scipy import stats
 
 from fn3hw.cost.basis import FloatArray
-from fn3hw.cost.latency import Evidence, Latency
+from fn3hw.cost.evidence import Evidence
+from fn3hw.cost.latency import Latency
 from fn3hw.cost.state import Encoder
 
 LEVEL = 0.9

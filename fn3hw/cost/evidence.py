@@ -3,18 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
-from fn3hw.cost.latency import Evidence
+from fn3hw.cost.basis import FloatArray
 from fn3hw.cost.ports import Measured, MeasuredProfile
-from fn3hw.cost.state import Encoder
+from fn3hw.cost.state import Encoder, States
 from fn3hw.cost.units import UnitTable
 from fn3hw.errors import InputError, ProfileError
 
 MIN_SUBNETS = 4
 _MORE = "Measure more subnets: fn3hw profile RUN --output FILE"
 _AGAIN = "Measure it again: fn3hw profile RUN --output FILE"
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What latency is fitted on.
+
+    Args:
+        states: n measured subnets.
+        times: kernel time of each part, shape (n, U), in µs.
+        kernels: how many kernels that was, of each operator, shape (n, U, O).
+        latency_ms: end to end, shape (n,).
+        offset_ms: part of the latency that is in no kernel, below 0 where timing adds to kernels; see `comparable`.
+    """
+
+    states: States
+    times: FloatArray
+    kernels: FloatArray
+    latency_ms: FloatArray
+    offset_ms: float = 0.0
+
+    def of(self, parts: Sequence[int]) -> Evidence:
+        """Of some of the parts."""
+        return replace(self, times=self.times[:, list(parts)], kernels=self.kernels[:, list(parts)])
+
+    def take(self, rows: NDArray[np.intp]) -> Evidence:
+        """Some of the subnets."""
+        states, latency_ms = self.states.take(rows), self.latency_ms[rows]
+        return Evidence(states, self.times[rows], self.kernels[rows], latency_ms, self.offset_ms)
 
 
 def read_evidence(profile: MeasuredProfile, measurements: Sequence[Measured], table: UnitTable) -> Evidence:

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fn3hw.cost.basis import NEGLIGIBLE, FloatArray, pays
+from fn3hw.cost.evidence import Evidence
+from fn3hw.cost.kin import with_priors
 from fn3hw.cost.parts import Part, fit_part, weighted_error
 from fn3hw.cost.solve import Fit, fit_relative, huber_weights
 from fn3hw.cost.state import States
@@ -18,30 +20,6 @@ _LEAST_LEFT = 0.2
 """No more than the rest of a kernel's time can be overhead."""
 _OPERATORS = 0.1
 """Ridge of what timing adds to the kernels of one operator more than to others."""
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """What latency is fitted on.
-
-    Args:
-        states: n measured subnets.
-        times: kernel time of each part, shape (n, U), in µs.
-        kernels: how many kernels that was, of each operator, shape (n, U, O).
-        latency_ms: end to end, shape (n,).
-        offset_ms: part of the latency that is in no kernel, below 0 where timing adds to kernels; see `comparable`.
-    """
-
-    states: States
-    times: FloatArray
-    kernels: FloatArray
-    latency_ms: FloatArray
-    offset_ms: float = 0.0
-
-    def take(self, rows: NDArray[np.intp]) -> Evidence:
-        """Some of the subnets."""
-        states, latency_ms = self.states.take(rows), self.latency_ms[rows]
-        return Evidence(states, self.times[rows], self.kernels[rows], latency_ms, self.offset_ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +58,8 @@ def predict_each(fits: Sequence[Latency], states: States) -> FloatArray:
 
 def fit_latency(parts: Sequence[Part], evidence: Evidence) -> Latency:
     """Fit parts whose rules are known on kernel times, and their sum on latency."""
-    states, latency_ms = evidence.states, evidence.latency_ms
-    fitted = [fit_part(part, states, evidence.times[:, k], latency_ms) for k, part in enumerate(parts)]
+    states = evidence.states
+    fitted = [fit_part(part, evidence.of([k])) for k, part in enumerate(with_priors(parts, evidence))]
     predicted = np.stack([part.predict(states) for part in fitted], axis=1)
     offset_ms, ms_per_us = _calibrate(predicted, evidence)
     scaled = (replace(part, coef=part.coef * scale) for part, scale in zip(fitted, ms_per_us, strict=True))
@@ -143,10 +121,9 @@ def without_drift(parts: Sequence[Part], evidence: Evidence) -> Evidence:
     """
     factor = (evidence.latency_ms - evidence.offset_ms) / evidence.times.sum(axis=1)
     scaled = evidence.times * (factor / np.exp(np.mean(np.log(factor))))[:, None]
-    error, without = (
-        weighted_error(parts, evidence.states, times, evidence.latency_ms) for times in (evidence.times, scaled)
-    )
-    return replace(evidence, times=scaled) if pays(without, error, n=len(scaled)) else evidence
+    steady = replace(evidence, times=scaled)
+    error, without = (weighted_error(parts, one) for one in (evidence, steady))
+    return steady if pays(without, error, n=len(scaled)) else evidence
 
 
 def _calibrate(predicted: FloatArray, evidence: Evidence) -> tuple[float, FloatArray]:

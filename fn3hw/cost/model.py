@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -14,14 +14,15 @@ from fn3hw.cost.audit import Audit, audit
 from fn3hw.cost.basis import FloatArray, Rule
 from fn3hw.cost.context import conditions
 from fn3hw.cost.endtoend import find_rule, fit_end_to_end, gate_parts
-from fn3hw.cost.evidence import read_evidence, require_enough, unit_table
+from fn3hw.cost.evidence import Evidence, read_evidence, require_enough, unit_table
 from fn3hw.cost.intervals import jackknife, jackknife_plus
-from fn3hw.cost.latency import Evidence, Latency, fit_latency, predict_each, prepared
+from fn3hw.cost.latency import Latency, fit_latency, predict_each, prepared
 from fn3hw.cost.memory import PeakMemory, Size
 from fn3hw.cost.metrics import Metrics, score
-from fn3hw.cost.parts import Mode, Part, choose_rules, weighted_error
+from fn3hw.cost.parts import Mode, Part, weighted_error
 from fn3hw.cost.ports import MeasuredProfile
 from fn3hw.cost.precision import Partition, partitions, parts_of
+from fn3hw.cost.rules import choose_rules
 from fn3hw.cost.state import Encoder, States
 from fn3hw.cost.units import Unit, UnitTable
 from fn3hw.errors import UnknownName
@@ -316,9 +317,7 @@ def _kernel_fitter(table: UnitTable, evidence: Evidence, origins: _Origins) -> t
     tried = [_choose(table, evidence, options[number], start) for number, start in attempts]
     alone = _ALONE_PAYS if origins else 0.0
     earn = [np.log(len(options)) * number + (0.0 if start else alone) for number, start in attempts]
-    errors = np.array(
-        [weighted_error(parts, of_parts.states, of_parts.times, evidence.latency_ms) for _, parts, of_parts in tried]
-    )
+    errors = np.array([weighted_error(parts, of_parts) for _, parts, of_parts in tried])
     best = int(np.argmin(errors * (1.0 + np.array(earn) / len(evidence.latency_ms))))
     shared, parts, evidence = tried[best]
     evidence = prepared(parts, evidence)
@@ -344,19 +343,30 @@ def _choose(
     of_parts = replace(evidence, times=evidence.times[:, columns] * there, kernels=kernels)
     kinds: dict[tuple[int, ...], list[int]] = {}
     for index, (_, part) in enumerate(pairs):
+        pairs[index] = pairs[index][0], replace(part, kin=_kin(part, of_parts.kernels[there[:, index], index]))
         kinds.setdefault(part.mode[0][1:] if part.mode else (), []).append(index)
     asked = conditions(table.encoder)
     chosen: dict[int, Part] = {}
     shared: dict[float, Rule] = {}
     for members in kinds.values():
         # Other precisions are other kernels: what parts share, they share with those of their precision.
-        times = of_parts.times[:, members]
-        rule, parts = choose_rules(
-            [pairs[index][1] for index in members], evidence.states, times, evidence.latency_ms, asked
-        )
+        seen = of_parts.of(members)
+        rule, parts = choose_rules([pairs[index][1] for index in members], seen, asked)
         chosen |= dict(zip(members, parts, strict=True))
-        shared[float(times.sum())] = rule
+        shared[float(seen.times.sum())] = rule
     return shared[max(shared)], [chosen[index] for index in range(len(pairs))], of_parts
+
+
+def _kin(part: Part, kernels: FloatArray) -> Hashable:
+    """Names the parts that run the same kernels for as many widths.
+
+    Args:
+        part: one of them.
+        kernels: that it ran in the subnets that have it, by operator, shape (n, O).
+    """
+    if not part.columns or part.origin is not None or not len(kernels):
+        return None
+    return part.mode[0][1:] if part.mode else (), len(part.columns), tuple(np.median(kernels, axis=0).round().tolist())
 
 
 def _end_to_end_fitter(table: UnitTable, evidence: Evidence) -> tuple[Rules, Evidence, _Fitter]:

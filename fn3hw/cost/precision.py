@@ -18,7 +18,7 @@ from fn3hw.cost.units import UnitTable
 from fn3hw.space.gate import Gate
 from fn3hw.space.subnet import SearchSpace
 
-FEWEST = 3
+_FEWEST = 3
 """Modes are told apart where each of them was measured so often."""
 
 
@@ -53,14 +53,26 @@ def partitions(space: SearchSpace) -> tuple[Partition, ...]:
 
 def parts_of(table: UnitTable, k: int, partition: Partition, states: States) -> list[Part]:
     """The k-th unit as one part per mode that can be told apart in the measured states."""
-    return told_apart(blank_part(table, k), table, partition, states)
+    # Kernels of full precision and of integers are different ones: one measurement of each says more than none.
+    fewest = 1 if partition.apart == 1 else _FEWEST
+    return told_apart(blank_part(table, k), table, partition, states, fewest=fewest)
 
 
-def told_apart(part: Part, table: UnitTable, partition: Partition, states: States) -> list[Part]:
-    """A part as one per mode of its unit's bit gates that can be told apart in the measured states."""
+def told_apart(
+    part: Part, table: UnitTable, partition: Partition, states: States, *, fewest: int = _FEWEST
+) -> list[Part]:
+    """A part as one per mode of its unit's bit gates that can be told apart in the measured states.
+
+    Args:
+        part: of any mode.
+        table: of all units.
+        partition: which counts of bit gates run alike.
+        states: the measured subnets.
+        fewest: how often each mode has to be measured.
+    """
     for gates in _coarser(part.unit.precisions):
         parts = [replace(part, mode=mode) for mode in _modes(table, gates, partition)]
-        if len(parts) == 1 or all(one.present(states).sum() >= FEWEST for one in parts):
+        if len(parts) == 1 or all(one.present(states).sum() >= fewest for one in parts):
             return parts
     return [part]
 

@@ -23,7 +23,7 @@ class Unit:
     """Nodes whose time is decided by the same gates.
 
     Args:
-        widths: gates that decide their shape.
+        widths: gates that decide their shape, in the order of the network: what an operation reads, then what it makes.
         branches: branches that must all be there for the nodes to exist.
         precisions: bit gates that decide which kernels run, its own first.
     """
@@ -53,7 +53,8 @@ class UnitTable:
         before: Unit | None = None
         for node, tokens in units.items():
             widths, branches, precisions = encoder.split(tokens)
-            unit = Unit(tuple(sorted(widths)), tuple(sorted(branches)), precisions)
+            in_order = tuple(sorted(widths, key=encoder.column.__getitem__))
+            unit = Unit(in_order, tuple(sorted(branches)), precisions)
             if not widths and not precisions and before is not None and before.branches == unit.branches:
                 unit = before
             self.unit_of[node] = before = unit

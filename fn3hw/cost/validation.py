@@ -16,8 +16,7 @@ from onnx import helper, shape_inference
 from sklearn.ensemble import GradientBoostingRegressor, RandomForestRegressor
 
 from fn3hw.cost.basis import FloatArray
-from fn3hw.cost.evidence import read_evidence, require_enough, unit_table
-from fn3hw.cost.latency import Evidence
+from fn3hw.cost.evidence import Evidence, read_evidence, require_enough, unit_table
 from fn3hw.cost.metrics import Metrics, score
 from fn3hw.cost.ports import MeasuredProfile
 from fn3hw.cost.solve import fit_relative
