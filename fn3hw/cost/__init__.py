@@ -4,8 +4,8 @@ Three ideas. *Latency is a sum over units*, the nodes whose shapes the same gate
 gives the time of every unit at once, by the runtime's own profile (`units`). *Devices have rules*: time is a staircase
 in each count, with a penalty off the alignment of the fast path; which stairs and which alignment is found from the
 data, once for all units, and apart from that only where a unit's own data insist (`basis`, `rules`), as on what is
-left of its neighbours (`context`). Units that run the same kernels tell what to expect of each other (`kin`). *Time is physical*: it is positive and grows with the work, so coefficients are not
-negative, and errors are relative (`solve`).
+left of its neighbours (`context`). Units that run the same kernels tell what to expect of each other (`kin`). *Time is
+physical*: it is positive and grows with the work, so coefficients are not negative, and errors are relative (`solve`).
 
 A profile is read into arrays (`evidence`), its units are fitted and their sum is calibrated to end-to-end latency
 (`latency`; `endtoend` where there are no kernel times), each subnet is left out in turn to learn how far off
