@@ -21,6 +21,10 @@ from fn3hw.cost.parts import Part, fit_part, part_error, weighted_error
 _FEWEST = 3
 """An alignment is a part's own only where that many of its counts meet it and as many do not."""
 
+_OWN = 0.6
+"""A part of a kin keeps rules of its own where they leave at most that share of its error. What is chosen for one part
+alone fits its noise, too."""
+
 _MOST_CONTEXTS = 6
 _LIKELY_CONTEXTS = 4
 """Contexts that are tried in each step."""
@@ -65,8 +69,7 @@ def choose_rules(parts: Sequence[Part], evidence: Evidence, asked: Sequence[Cond
         like = _as_kin([_following(parts[k], shared) for k in members], options, evidence.of(members))
         for k, part in zip(members, like, strict=True):
             seen = evidence.of([k])
-            met = int(part.present(evidence.states).sum())
-            if not pays(part_error(chosen[k], seen), part_error(part, seen), n=met, choices=len(options) - 1):
+            if part_error(chosen[k], seen) > _OWN * part_error(part, seen):
                 chosen[k] = part
     chosen = _with_borders(chosen, evidence, sorted(heavy))
     contexts = Contexts(asked, evidence.states)
