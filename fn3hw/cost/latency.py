@@ -85,33 +85,32 @@ def comparable(parts: Sequence[Part], evidence: Evidence) -> Evidence:
     full precision. Which of these there is is told from the sums of kernels as measured, which no model of kernels is
     between.
     """
-    each = evidence.kernels.sum(axis=1)
-    total, number, latency_ms = evidence.times.sum(axis=1), each.sum(axis=1), evidence.latency_ms
-    integers, one = _of_integers(parts), np.ones_like(total)
+    by_operator = evidence.kernels.sum(axis=1)
+    total, latency_ms = evidence.times.sum(axis=1), evidence.latency_ms
+    integers = _of_integers(parts)
     apart = [evidence.times[:, ~integers].sum(axis=1), evidence.times[:, integers].sum(axis=1)]
     sums = [[total], apart] if integers.any() and not integers.all() else [[total]]
-    extras = {"none": [], "constant": [one], "each": [number], "operators": [number, *each.T]}
-    tried: list[tuple[float, int, str, Fit]] = []
+    extra = np.column_stack([np.ones_like(total), by_operator.sum(axis=1), by_operator])
+    ridge = np.array([1e-6, 1e-6, *[_OPERATORS] * by_operator.shape[1]])
+    tried: list[tuple[float, FloatArray, FloatArray]] = []
     for columns in sums:
-        for kind, extra in extras.items():
-            ridge = [1e-6] * len(columns) + [1e-6, 1e-6, *[_OPERATORS] * 2 * len(extra)][: 2 * len(extra)]
-            signed = [sign * column for column in extra for sign in (1, -1)]
-            fit = fit_relative(np.stack([*columns, *signed], axis=1), latency_ms, alpha=np.array(ridge))
-            terms = len(columns) - 1 + min(len(extra), 2)
+        for used in ([], [0], [1], [*range(1, len(ridge))]):
+            matrix = np.column_stack([*columns, extra[:, used], -extra[:, used]])
+            fit = fit_relative(matrix, latency_ms, alpha=np.array([*[1e-6] * len(columns), *ridge[used], *ridge[used]]))
+            factors, more, less = np.split(fit.coef, [len(columns), len(columns) + len(used)])
+            added = np.zeros(len(ridge))
+            added[used] = more - less
+            terms = len(columns) - 1 + min(len(used), 2)
             score = len(total) * np.log(fit.error + NEGLIGIBLE) + 2 * terms * np.log(2)
-            tried.append((score, len(columns), kind, fit))
-    _, kinds, kind, fit = min(tried, key=lambda one: one[0])
+            tried.append((score, factors, added))
+    _, factors, added = min(tried, key=lambda one: one[0])
     times = evidence.times
-    if kinds == 2 and fit.coef[:2].all():
-        times = np.where(integers, times * (fit.coef[1] / fit.coef[0]), times)
-    added = fit.coef[kinds::2] - fit.coef[kinds + 1 :: 2]
-    if kind == "constant":
-        return replace(evidence, times=times, offset_ms=float(added[0]))
-    if kind == "none":
-        return replace(evidence, times=times)
-    by_operator = added[0] + (added[1:] if kind == "operators" else np.zeros(each.shape[1]))
-    corrected = times + evidence.kernels @ by_operator / max(float(fit.coef[0]), 1e-12)
-    return replace(evidence, times=np.maximum(corrected, _LEAST_LEFT * times))
+    if len(factors) == 2 and factors.all():
+        times = np.where(integers, times * (factors[1] / factors[0]), times)
+    if added[1:].any():
+        corrected = times + evidence.kernels @ (added[1] + added[2:]) / max(float(factors[0]), 1e-12)
+        times = np.maximum(corrected, _LEAST_LEFT * times)
+    return replace(evidence, times=times, offset_ms=float(added[0]))
 
 
 def without_drift(parts: Sequence[Part], evidence: Evidence) -> Evidence:
