@@ -21,8 +21,8 @@ from fn3hw.cost.parts import Part, fit_part, part_error, weighted_error
 _FEWEST = 3
 """An alignment is a part's own only where that many of its counts meet it and as many do not."""
 
-_OWN = 0.6
-"""A part of a kin keeps rules of its own where they leave at most that share of its error. What is chosen for one part
+_OWN = 0.65
+"""Parts of a kin keep rules of their own where these leave at most that share of the error. What is chosen for one part
 alone fits its noise, too."""
 
 _MOST_CONTEXTS = 6
@@ -66,11 +66,7 @@ def choose_rules(parts: Sequence[Part], evidence: Evidence, asked: Sequence[Cond
             part = _apart(_with_special(part, seen), seen)
         chosen.append(part)
     for members in _kins(parts, heavy):
-        like = _as_kin([_following(parts[k], shared) for k in members], options, evidence.of(members))
-        for k, part in zip(members, like, strict=True):
-            seen = evidence.of([k])
-            if part_error(chosen[k], seen) > _OWN * part_error(part, seen):
-                chosen[k] = part
+        chosen = _with_kin(chosen, members, [_following(parts[k], shared) for k in members], options, evidence)
     chosen = _with_borders(chosen, evidence, sorted(heavy))
     contexts = Contexts(asked, evidence.states)
     for k in range(len(parts)) if asked else ():
@@ -90,6 +86,29 @@ def _kins(parts: Sequence[Part], heavy: set[int]) -> list[list[int]]:
         if parts[k].kin is not None:
             found.setdefault(parts[k].kin, []).append(k)
     return [members for members in found.values() if len(members) > 1]
+
+
+def _with_kin(
+    chosen: list[Part], members: Sequence[int], alike: Sequence[Part], options: Sequence[Rule], evidence: Evidence
+) -> list[Part]:
+    """The chosen parts, those of one kin as such where that predicts them about as well as rules of their own.
+
+    Args:
+        chosen: all parts, with rules of their own.
+        members: which of them are of the kin.
+        alike: these, all with the same rules.
+        options: rules to choose from.
+        evidence: of all parts.
+    """
+    found, of_kin = list(chosen), evidence.of(members)
+    kin = _as_kin(alike, options, of_kin)
+    own_error, error = (weighted_error(some, of_kin) for some in ([chosen[k] for k in members], kin))
+    if own_error > _OWN * error:
+        for k, part in zip(members, kin, strict=True):
+            seen, n = evidence.of([k]), int(part.present(evidence.states).sum())
+            if not pays(part_error(chosen[k], seen), part_error(part, seen), n=n, choices=len(options) - 1):
+                found[k] = part
+    return found
 
 
 def _as_kin(parts: Sequence[Part], options: Sequence[Rule], evidence: Evidence) -> list[Part]:
