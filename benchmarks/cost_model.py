@@ -50,6 +50,7 @@ def main() -> None:
         f"cost_model-{name}",
         {
             "network": name,
+            "measured_on": measured_on(measured),
             "levels": list(supernet.space.levels),
             "gates": len(supernet.space),
             "tested_on": TEST,
@@ -64,6 +65,11 @@ def main() -> None:
             "by_fitted_subnets": curves,
         },
     )
+
+
+def measured_on(measured: Profile) -> str:
+    """The processor and the runtime of a profile, which may be another machine's than the one that fits it."""
+    return f"{measured.device['cpu_model']}, ONNX Runtime {measured.device['onnxruntime']}"
 
 
 def designs(space: SearchSpace) -> dict[int, list[Subnet]]:

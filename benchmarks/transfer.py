@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from cost_model import FOLDER, TEST, designs, restricted, tell, torchvision_supernet
+from cost_model import FOLDER, TEST, designs, measured_on, restricted, tell, torchvision_supernet
 from report import report
 
 from fn3hw.cost import fit_cost
@@ -97,7 +97,11 @@ def measured(
 
 def errors(target: Profile, origin: Profile, plans: Sequence[Sequence[Subnet]]) -> dict[str, Any]:
     """Accuracy on the held-out subnets, from nothing and from the other profile."""
-    found: dict[str, Any] = {"repeat_mape": target.noise.repeat_mape, "verdict": target.verdict}
+    found: dict[str, Any] = {
+        "measured_on": measured_on(target),
+        "repeat_mape": target.noise.repeat_mape,
+        "verdict": target.verdict,
+    }
     for chosen in plans:
         few = restricted(target, chosen)
         found[f"{len(chosen)} measurements"] = {

@@ -75,6 +75,9 @@ def test_all_the_time_of_kernels_is_told_of_some_node(
     assert all(m.kernels for m in found.measurements)
     for m in found.measurements:
         assert sum(m.kernels.values()) == pytest.approx(sum(times[m.subnet].values()), abs=0.1)
+        assert m.operators.keys() == m.kernels.keys()
+        ran = sorted(operator for some in m.operators.values() for operator in some)
+        assert ran == sorted(operator for _, operator, _ in times[m.subnet])
 
 
 @pytest.mark.parametrize("counts", [False, True])
