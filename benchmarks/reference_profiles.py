@@ -1,7 +1,7 @@
 """The measured profiles in profiles/: reference networks in fp32 and in integers, at one and at two threads.
 
 The weights are random: latency does not depend on them. Every network has one quantizer with the settings integers and
-fp32, so that a profile holds both. On a device that counts instructions, costs are those, of one thread.
+fp32, so that a profile holds both. Of the raw samples, few of each round are kept (`thin.py`). On a device that counts instructions, costs are those, of one thread.
 Usage: python benchmarks/reference_profiles.py [--device COMMAND] [NETWORK ...]; what is there is left as it is
 """
 
@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from cost_model import tell
 from report import report
+from thin import thinned
 
 from fn3hw.cost import fit_cost
 from fn3hw.deploy import Supernet, export
@@ -104,7 +105,7 @@ def measured(supernet: Supernet, device: str, name: str, path: Path, rounds: int
         journal=journal,
         progress=tell,
     )
-    found.write(path)
+    thinned(found).write(path)
     journal.unlink(missing_ok=True)
     return found
 

@@ -21,7 +21,7 @@ def test_a_profile_as_it_is_read_from_a_file_is_fitted():
 def test_a_network_of_channels_layers_and_bits_is_known_from_forty_subnets():
     """Kernels of few microseconds in two precisions, as an AMD EPYC ran them: the rest of the profile is the truth."""
     folder = Path(__file__).parents[2] / "profiles"
-    profile = Profile.read(folder / "amd-epyc" / "fashion-mnist-joint-1-thread.json")
+    profile = Profile.read(folder / "amd-epyc-x86-64" / "fashion-mnist-joint-1-thread.json")
     kept = {m.subnet for m in profile.fitted[:40]}
     few = [m for m in profile.measurements if m.role == "holdout" or m.subnet in kept]
     cost = fit_cost(profile.model_copy(update={"measurements": tuple(few)}))
