@@ -1,7 +1,8 @@
 """The measured profiles in profiles/: reference networks in fp32 and in integers, at one and at two threads.
 
 The weights are random: latency does not depend on them. Every network has one quantizer with the settings integers and
-fp32, so that a profile holds both. Of the raw samples, few of each round are kept (`thin.py`). On a device that counts instructions, costs are those, of one thread.
+fp32, so that a profile holds both. Of the raw samples, few of each round are kept (`thin.py`). On a device that counts
+instructions, costs are those, of one thread.
 Usage: python benchmarks/reference_profiles.py [--device COMMAND] [NETWORK ...]; what is there is left as it is
 """
 

@@ -36,7 +36,7 @@ def with_fewer(one: RoundRecord, most: int) -> RoundRecord:
     last = len(one.reference_ns) - 1
     rows = np.unique(np.linspace(0, last, min(most, last + 1)).round().astype(int))
     samples = {name: getattr(one, name) for name in RAW}
-    return one.model_copy(update={name: tuple(of[row] for row in rows) for name, of in samples.items()})
+    return one.model_copy(update={name: tuple(of[row] for row in rows) for name, of in samples.items() if of})
 
 
 if __name__ == "__main__":
