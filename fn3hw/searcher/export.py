@@ -279,7 +279,8 @@ class Exporter:
             used = best.reading.latency_ms if best.reading else np.inf
             enough = budget.cost is None or used >= (1 - _SLACK) * budget.cost
             return None if enough else next_best(atlas.points, budget, tries, better_than=best.point)
-        following = next_best(atlas.points, budget, tries)
+        # Where what was measured is too unsure for any other point to be certain, the likely ones are measured, too.
+        following = next_best(atlas.points, budget, tries) or next_best(atlas.points, budget, tries, certain=False)
         if len(done) == self._max_tries - 1 and point.subnet not in {t.subnet for t in tries}:
             return point if following is None or point.latency_ms < following.latency_ms else following
         return following
@@ -292,6 +293,7 @@ def next_best(
     *,
     better_than: Point | None = None,
     usual: float = 1.0,
+    certain: bool = True,
 ) -> Point | None:
     """The most accurate untried point that meets the budget once predictions are corrected.
 
@@ -302,8 +304,10 @@ def next_best(
         better_than: a point that met the budget with much to spare; only more accurate ones count, corrected by the
             mean of the tries, and with a margin.
         usual: measured over predicted before anything was tried.
+        certain: whether a point has to meet the budget when it is measured again, too, or once as things stand.
     """
-    ratios = [t.again_ms / t.latency_ms for t in tries] or [usual * (1 + _SCATTER)]
+    ratios = [(t.again_ms if certain else t.measured_latency_ms) / t.latency_ms for t in tries]
+    ratios = ratios or [usual * (1 + _SCATTER)]
     correction = max(ratios) if better_than is None else float(np.mean(ratios)) / (1 - _MARGIN)
     accuracy = -np.inf if better_than is None else better_than.accuracy
     tried = {t.subnet for t in tries}

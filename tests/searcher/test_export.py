@@ -72,6 +72,20 @@ def test_an_accurate_prediction_is_exported_at_once(tmp_path: Path) -> None:
     )
 
 
+def test_what_was_measured_too_unsurely_to_be_sure_of_any_other_point_is_no_reason_to_give_up(tmp_path: Path) -> None:
+    atlas, device = atlas_on(1.0)
+
+    def read(model: bytes, percentile: int) -> Reading:
+        first = not device.asked
+        device.asked.append(model)
+        latency_ms = device.predicted[model]
+        return Reading(latency_ms=latency_ms, again_ms=latency_ms * (1.5 if first else 1.0))
+
+    device.read = read  # type: ignore[method-assign]
+    exported = atlas.lookup(latency_ms=1.3).export(tmp_path / "model.onnx")
+    assert exported.budget_met and exported.point.latency_ms == 1.0 and len(device.asked) == 2
+
+
 @given(st.floats(0.9, 1.6))
 def test_the_next_best_point_is_tried_until_the_measured_latency_meets_the_budget(factor: float) -> None:
     import tempfile
