@@ -44,7 +44,7 @@ class Evidence:
     def take(self, rows: NDArray[np.intp]) -> Evidence:
         """Some of the subnets."""
         states, latency_ms = self.states.take(rows), self.latency_ms[rows]
-        return Evidence(states, self.times[rows], self.kernels[rows], latency_ms, self.offset_ms)
+        return replace(self, states=states, times=self.times[rows], kernels=self.kernels[rows], latency_ms=latency_ms)
 
 
 def read_evidence(profile: MeasuredProfile, measurements: Sequence[Measured], table: UnitTable) -> Evidence:

@@ -97,11 +97,6 @@ def quiet_times(rounds: Iterable[Round], quiet_ns: float) -> dict[str, dict[Kern
     return found
 
 
-def _reference_and_sum(one: Round, quiet_ns: float) -> tuple[float, float]:
-    """What the reference took while kernels were timed, and all kernels together, in ns."""
-    return one.kernels_reference_ns or quiet_ns, 1e3 * sum(microseconds for *_, microseconds in one.kernels)
-
-
 class _Owners:
     """Finds the node of the file that a kernel comes from."""
 
