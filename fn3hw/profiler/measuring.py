@@ -60,7 +60,7 @@ class Effort:
     extra_rounds: int = 3
     agreement: float = 0.03
     retries: int = 2
-    warmup_runs: int = 5
+    warmup_runs: int = 2
     warmup_s: float = 0.15
     min_samples: int = 10
     seconds: float = 0.15
@@ -69,7 +69,7 @@ class Effort:
     max_s: float = 0.5
     quiet_wait_s: float = 2.0
     min_sample_us: float = 100.0
-    kernel_runs: int = 8
+    kernel_runs: int = 4
     kernel_s: float = 0.25
     max_kernel_runs: int = 100
 
