@@ -17,7 +17,7 @@ import numpy as np
 from scipy import stats
 
 from fn3hw.cost.basis import FloatArray
-from fn3hw.cost.evidence import Evidence
+from fn3hw.cost.evidence import Evidence, bent
 from fn3hw.cost.latency import Latency
 from fn3hw.cost.state import Encoder
 
@@ -126,7 +126,7 @@ def _of_units(latency: Latency, evidence: Evidence) -> tuple[float, tuple[UnitEr
     predicted = latency.part_ms(evidence.states)
     there = np.stack([part.present(evidence.states) for part in latency.parts], axis=1)
     measured = evidence.times * np.array(latency.ms_per_us)
-    total = latency.offset_ms + measured.sum(axis=1)
+    total = bent(latency.offset_ms + measured.sum(axis=1), latency.bend)
     off = np.abs(measured - predicted) * there
     units: dict[str, list[int]] = {}
     for k, part in enumerate(latency.parts):

@@ -28,7 +28,9 @@ class Evidence:
         times: kernel time of each part, shape (n, U), in µs.
         kernels: how many kernels that was, of each operator, shape (n, U, O).
         latency_ms: end to end, shape (n,).
-        offset_ms: part of the latency that is in no kernel, below 0 where timing adds to kernels; see `comparable`.
+        offset_ms: part of the latency that is in no kernel, below 0 where timing adds to kernels; see
+            `fn3hw.cost.latency.comparable`.
+        bend: how much longer small subnets take than the sum of their kernels says, in root ms; see `bent`.
     """
 
     states: States
@@ -36,6 +38,12 @@ class Evidence:
     kernels: FloatArray
     latency_ms: FloatArray
     offset_ms: float = 0.0
+    bend: float = 0.0
+
+    @property
+    def sum_ms(self) -> FloatArray:
+        """What kernels add up to: latency without what is in none of them and without the bend, shape (n,)."""
+        return straightened(self.latency_ms - self.offset_ms, self.bend)
 
     def of(self, parts: Sequence[int]) -> Evidence:
         """Of some of the parts."""
@@ -45,6 +53,24 @@ class Evidence:
         """Some of the subnets."""
         states, latency_ms = self.states.take(rows), self.latency_ms[rows]
         return replace(self, states=states, times=self.times[rows], kernels=self.kernels[rows], latency_ms=latency_ms)
+
+
+def bent(sum_ms: FloatArray, bend: float) -> FloatArray:
+    """Latency of what kernels add up to, both in ms and of any shape.
+
+    The fewer kernels a run has, the larger is the share of them that finds the caches cold, and the rarer the run in
+    which none of many kernels is disturbed: latency grows a little less than the sum of kernels that are each timed
+    in their own best runs. A multiple of the root of the sum follows that closely.
+    """
+    return sum_ms + bend * np.sqrt(np.maximum(sum_ms, 0.0)) if bend else sum_ms
+
+
+def straightened(latency_ms: FloatArray, bend: float) -> FloatArray:
+    """The sums that `bent` bends to a latency."""
+    if not bend:
+        return latency_ms
+    root = (np.sqrt(bend**2 + 4 * np.maximum(latency_ms, 0.0)) - bend) / 2
+    return np.where(latency_ms > 0, root**2, latency_ms)
 
 
 def read_evidence(profile: MeasuredProfile, measurements: Sequence[Measured], table: UnitTable) -> Evidence:

@@ -13,6 +13,9 @@ from fn3hw.cost.parts import ALPHA, Part
 from fn3hw.cost.solve import fit_relative
 
 _PASSES = 4
+_LEAST_VARIED = 0.05
+"""Share of a part's mean time that its counts decide, at least: where its measurements show no more, it has been seen
+at too few counts, and the common function would be that of its noise there."""
 
 
 def with_priors(parts: Sequence[Part], evidence: Evidence) -> list[Part]:
@@ -46,10 +49,13 @@ def _priors(kin: Sequence[Part], evidence: Evidence) -> Sequence[FloatArray]:
         stacked = np.concatenate([factor * own for (_, factor), own in zip(lines, terms, strict=True)])
         wanted = np.concatenate([own - constant for (constant, _), own in zip(lines, times, strict=True)])
         common = fit_relative(stacked, wanted, alpha=ALPHA, scale=np.concatenate(scales)).coef
-        lines = np.array(
-            [
-                fit_relative(np.column_stack([np.ones(len(own)), of @ common]), own, alpha=ALPHA, scale=scale).coef
-                for of, own, scale in zip(terms, times, scales, strict=True)
-            ]
-        )
+        lines = np.array([_line(of @ common, *own) for of, *own in zip(terms, times, scales, strict=True)])
     return [np.concatenate([[constant], factor * common]) for constant, factor in lines]
+
+
+def _line(function: FloatArray, times: FloatArray, scale: FloatArray) -> FloatArray:
+    """Constant and factor of a part whose common function is known where it was measured, all of shape (n,)."""
+    fit = fit_relative(np.column_stack([np.ones(len(times)), function]), times, alpha=ALPHA, scale=scale)
+    constant, factor = fit.coef
+    least = _LEAST_VARIED * float(times.mean()) / max(float(function.mean()), 1e-12)
+    return np.array([constant, max(float(factor), least)])

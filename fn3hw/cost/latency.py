@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fn3hw.cost.basis import NEGLIGIBLE, FloatArray, pays
-from fn3hw.cost.evidence import Evidence
+from fn3hw.cost.evidence import Evidence, bent
 from fn3hw.cost.kin import with_priors
 from fn3hw.cost.parts import Part, fit_part, weighted_error
 from fn3hw.cost.solve import Fit, fit_relative, huber_weights
@@ -24,20 +25,22 @@ _OPERATORS = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Time of a subnet: an offset and the sum of its parts.
+    """Time of a subnet: an offset and the sum of its parts, bent where small subnets take longer than that.
 
     Args:
         parts: each predicts ms.
         offset_ms: what no part explains; below 0 where kernels seem longer by themselves than they are in a run.
         ms_per_us: end-to-end ms per µs of kernel time, of each part; empty where parts were not fitted on kernels.
+        bend: in root ms, see `fn3hw.cost.evidence.bent`.
     """
 
     parts: tuple[Part, ...]
     offset_ms: float
     ms_per_us: tuple[float, ...] = ()
+    bend: float = 0.0
 
     def part_ms(self, states: States) -> FloatArray:
-        """Time of each part in ms, shape (n, U)."""
+        """Time of each part in ms before the bend, shape (n, U)."""
         return np.stack([part.predict(states) for part in self.parts], axis=1)
 
     def predict(self, states: States) -> FloatArray:
@@ -45,7 +48,7 @@ class Latency:
         total = np.full(len(states), self.offset_ms)
         for part in self.parts:
             total += part.predict(states)
-        return total
+        return bent(total, self.bend)
 
 
 def predict_each(fits: Sequence[Latency], states: States) -> FloatArray:
@@ -53,7 +56,7 @@ def predict_each(fits: Sequence[Latency], states: States) -> FloatArray:
     total = np.repeat(np.array([fit.offset_ms for fit in fits])[:, None], len(states), axis=1)
     for alike in zip(*(fit.parts for fit in fits), strict=True):
         total += np.stack([part.coef for part in alike]) @ alike[0].matrix(states).T
-    return total
+    return np.stack([bent(row, fit.bend) for row, fit in zip(total, fits, strict=True)])
 
 
 def fit_latency(parts: Sequence[Part], evidence: Evidence) -> Latency:
@@ -63,7 +66,7 @@ def fit_latency(parts: Sequence[Part], evidence: Evidence) -> Latency:
     predicted = np.stack([part.predict(states) for part in fitted], axis=1)
     offset_ms, ms_per_us = _calibrate(predicted, evidence)
     scaled = (replace(part, coef=part.coef * scale) for part, scale in zip(fitted, ms_per_us, strict=True))
-    return Latency(tuple(scaled), offset_ms, tuple(ms_per_us.tolist()))
+    return Latency(tuple(scaled), offset_ms, tuple(ms_per_us.tolist()), evidence.bend)
 
 
 def prepared(parts: Sequence[Part], evidence: Evidence) -> Evidence:
@@ -92,25 +95,29 @@ def comparable(parts: Sequence[Part], evidence: Evidence) -> Evidence:
     sums = [[total], apart] if integers.any() and not integers.all() else [[total]]
     extra = np.column_stack([np.ones_like(total), by_operator.sum(axis=1), by_operator])
     ridge = np.array([1e-6, 1e-6, *[_OPERATORS] * by_operator.shape[1]])
-    tried: list[tuple[float, FloatArray, FloatArray]] = []
-    for columns in sums:
-        for used in ([], [0], [1], [*range(1, len(ridge))]):
-            matrix = np.column_stack([*columns, extra[:, used], -extra[:, used]])
-            fit = fit_relative(matrix, latency_ms, alpha=np.array([*[1e-6] * len(columns), *ridge[used], *ridge[used]]))
-            factors, more, less = np.split(fit.coef, [len(columns), len(columns) + len(used)])
-            added = np.zeros(len(ridge))
-            added[used] = more - less
-            terms = len(columns) - 1 + min(len(used), 2)
-            score = len(total) * np.log(fit.error + NEGLIGIBLE) + 2 * terms * np.log(2)
-            tried.append((score, factors, added))
-    _, factors, added = min(tried, key=lambda one: one[0])
+    tried: list[tuple[float, FloatArray, FloatArray, float]] = []
+    each = [*range(1, len(ridge))]
+    forms = [(used, False) for used in ([], [0], [1], each)] + [(used, True) for used in ([], [1], each)]
+    for columns, (used, bend) in product(sums, forms):
+        roots = [np.sqrt(total)] * bend
+        matrix = np.column_stack([*columns, *roots, extra[:, used], -extra[:, used]])
+        fixed, free = len(columns), len(columns) + bend
+        fit = fit_relative(matrix, latency_ms, alpha=np.array([*[1e-6] * free, *ridge[used], *ridge[used]]))
+        factors, roots_of, more, less = np.split(fit.coef, [fixed, free, free + len(used)])
+        added = np.zeros(len(ridge))
+        added[used] = more - less
+        terms = free - 1 + min(len(used), 2)
+        score = len(total) * np.log(fit.error + NEGLIGIBLE) + 2 * terms * np.log(2)
+        tried.append((score, factors, added, float(roots_of.sum())))
+    _, factors, added, root = min(tried, key=lambda one: one[0])
     times = evidence.times
     if len(factors) == 2 and factors.all():
         times = np.where(integers, times * (factors[1] / factors[0]), times)
     if added[1:].any():
         corrected = times + evidence.kernels @ (added[1] + added[2:]) / max(float(factors[0]), 1e-12)
         times = np.maximum(corrected, _LEAST_LEFT * times)
-    return replace(evidence, times=times, offset_ms=float(added[0]))
+    bend = root / np.sqrt(factors[0]) if factors[0] else 0.0
+    return replace(evidence, times=times, offset_ms=float(added[0]), bend=float(bend))
 
 
 def without_drift(parts: Sequence[Part], evidence: Evidence) -> Evidence:
@@ -118,7 +125,7 @@ def without_drift(parts: Sequence[Part], evidence: Evidence) -> Evidence:
 
     A device may drift between one subnet's kernel times and the next one's; latency is measured more surely.
     """
-    factor = (evidence.latency_ms - evidence.offset_ms) / evidence.times.sum(axis=1)
+    factor = evidence.sum_ms / evidence.times.sum(axis=1)
     scaled = evidence.times * (factor / np.exp(np.mean(np.log(factor))))[:, None]
     steady = replace(evidence, times=scaled)
     error, without = (weighted_error(parts, one) for one in (evidence, steady))
@@ -150,10 +157,10 @@ def _of_integers(parts: Sequence[Part]) -> NDArray[np.bool_]:
 
 
 def _line(predicted: FloatArray, evidence: Evidence) -> Fit:
-    latency_ms = evidence.latency_ms
+    wanted, latency_ms = evidence.sum_ms, evidence.latency_ms
     matrix = np.concatenate([np.ones((len(predicted), 1)), predicted], axis=1)
-    fit = fit_relative(matrix, latency_ms - evidence.offset_ms, alpha=1e-6, scale=latency_ms)
+    fit = fit_relative(matrix, wanted, alpha=1e-6, scale=latency_ms)
     for _ in range(3):
         weights = huber_weights(fit.loo, floor=_OUTLIER)
-        fit = fit_relative(matrix, latency_ms - evidence.offset_ms, alpha=1e-6, weights=weights, scale=latency_ms)
+        fit = fit_relative(matrix, wanted, alpha=1e-6, weights=weights, scale=latency_ms)
     return fit

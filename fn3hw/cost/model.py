@@ -226,12 +226,14 @@ class CostModel:
         """
         states = self._encoder.encode([subnet])
         times = dict.fromkeys(self._encoder.names, 0.0)
+        part_ms = self._latency.part_ms(states)[0]
         times["fixed"] = self._latency.offset_ms
-        for part, ms in zip(self._latency.parts, self._latency.part_ms(states)[0], strict=True):
+        for part, ms in zip(self._latency.parts, part_ms, strict=True):
             owners = part.unit.widths or tuple(dict.fromkeys(gate for gate, _ in part.unit.branches)) or ("fixed",)
             for owner in owners:
                 times[owner] += float(ms) / len(owners)
-        return times
+        bend = float(self._latency.predict(states)[0]) / (self._latency.offset_ms + float(part_ms.sum()))
+        return {owner: ms * bend for owner, ms in times.items()}
 
     @cached_property
     def audit(self) -> Audit:

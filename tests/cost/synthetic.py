@@ -62,6 +62,7 @@ class Machine:
         together: alignment of ``de.conv`` where it is another one than the device's; off it, its time is that of ``e``.
         per_add_us: what its profiler adds to the sum of the branch of ``b`` besides.
         crowding: share of the time of ``de.conv`` that others take longer, as it leaves them a cold cache.
+        bend: small subnets take longer than the sum of their kernels, by so many times its root in ms.
     """
 
     step: int = 16
@@ -78,6 +79,7 @@ class Machine:
     crowding: float = 0.0
     per_add_us: float = 0.0
     together: int = 0
+    bend: float = 0.0
 
     def node_us(self, node: str, counts: dict[str, int]) -> float:
         gates = [g for g in UNITS[node] if "[" not in g]
@@ -173,7 +175,8 @@ def parameter_bytes(subnet: Subnet) -> int:
 
 def true_ms(machine: Machine, subnet: Subnet) -> float:
     kernels = machine.kernels(subnet)
-    return 0.05 * machine.scale + 1e-3 * (sum(kernels.values()) + machine.crowding * kernels["de.conv"])
+    ms = 0.05 * machine.scale + 1e-3 * (sum(kernels.values()) + machine.crowding * kernels["de.conv"])
+    return float(ms + machine.bend * np.sqrt(ms))
 
 
 def subnets(n: int, seed: int) -> list[Subnet]:

@@ -79,3 +79,14 @@ def test_parts_that_were_never_seen_have_no_prior() -> None:
     found = with_priors(parts("alike"), gone)
     assert [part.prior is None for part in found] == [True, False, False, False]
     assert with_priors(parts(None), seen) == parts(None)
+
+
+def test_a_part_whose_time_does_not_vary_still_has_a_share_of_the_common_function() -> None:
+    """A factor of all but zero would blow up what the common function is where only this part was measured."""
+    seen = evidence(40, noise=0.0)
+    times, there = seen.times.copy(), seen.states.branches[:, 0]
+    times[there, 0] = 7.0
+    flat = with_priors(parts("alike"), replace(seen, times=times))[0]
+    assert flat.prior is not None
+    varied = flat.terms(seen.states.take(np.flatnonzero(there)))[:, 1:] @ flat.prior[1:]
+    assert varied.mean() > 0.01 * 7.0

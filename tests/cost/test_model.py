@@ -97,6 +97,17 @@ def test_a_unit_that_makes_others_wait_for_memory_counts_for_more():
     assert error(found, machine) < 0.02
 
 
+def test_small_subnets_that_take_longer_than_their_kernels_are_followed(cost):
+    assert cost._latency.bend == 0.0
+    machine = Machine(bend=0.4)
+    found = fit_cost(measure(machine, subnets(40, 0), noise=0.002))
+    straight = fit_cost(measure(Machine(), subnets(40, 0), noise=0.002))
+    assert found._latency.bend > 0.1
+    assert error(found, machine) < 1.5 * error(straight, Machine())
+    subnet = SPACE.from_counts({"stage": 1, "d": 51})
+    assert sum(found.attribution(subnet).values()) == pytest.approx(found.predict([subnet]).latency_ms.iloc[0])
+
+
 def test_it_is_as_exact_as_the_measurements(cost, profile):
     assert error(cost, X86) < 0.01
     assert cost.holdout.source == "held-out subnets"
