@@ -1,7 +1,7 @@
 """The shape of a device's cost in one count: a staircase, and a penalty off its alignment.
 
 Kernels work on blocks of channels: time is flat up to the next multiple of ``step``. A width that is no multiple of
-``align`` leaves the fast path: it pays once, and again for its width. Every term grows with the count, so a combination
+``align`` leaves the fast path: it pays once, and again for its width, or for the blocks that this takes there. Every term grows with the count, so a combination
 with non-negative coefficients can fall only where a count leaves the fast path or comes back to it, or passes the count
 below which another kernel runs, as on real devices.
 """
@@ -40,6 +40,9 @@ SECOND = (2, 4, 8, 16)
 TAILS = (4, 8, 16, 32)
 """Blocks of which the rest of a count may be computed one by one."""
 
+BLOCKS = (8, 16, 32)
+"""Blocks that a kernel off the fast path may compute in."""
+
 NEGLIGIBLE = 1e-4
 """Relative errors smaller than this are alike: no device repeats better."""
 
@@ -68,6 +71,7 @@ class Rule:
         second: counts that are no multiple of this second alignment leave another fast path; 0 means that there is
             none.
         tail: what is left of a count after blocks of so many is computed one by one; 0 means that it is not.
+        blocks: off the fast path, time is flat within so many counts; 1 means that every count matters there.
     """
 
     step: int = 1
@@ -75,6 +79,11 @@ class Rule:
     narrow: int = 0
     second: int = 0
     tail: int = 0
+    blocks: int = 1
+
+    def rounded(self, counts: FloatArray) -> FloatArray:
+        """Counts as the kernel off the fast path computes them, in whole blocks; any shape."""
+        return np.ceil(counts / self.blocks) * self.blocks if self.blocks > 1 else counts
 
     def terms(self, counts: FloatArray) -> FloatArray:
         """Terms of shape (n, 3) of counts of shape (n,); all are 0 at count 0, where nothing is left to compute.
@@ -83,7 +92,7 @@ class Rule:
         """
         counts = np.asarray(counts, dtype=np.float64)
         off = (np.mod(counts, self.align) != 0).astype(np.float64)
-        terms = np.stack([np.ceil(counts / self.step), off, off * counts], axis=1)
+        terms = np.stack([np.ceil(counts / self.step), off, off * self.rounded(counts)], axis=1)
         return np.concatenate([terms, self.special(counts)], axis=1)
 
     def special(self, counts: FloatArray) -> FloatArray:
@@ -110,6 +119,7 @@ class Rule:
         found += [f"another kernel below {self.narrow}"] if self.narrow else []
         found += [f"aligned to {self.second} as well"] if self.second else []
         found += [f"the rest of {self.tail} one by one"] if self.tail else []
+        found += [f"otherwise in blocks of {self.blocks}"] if self.blocks > 1 else []
         return ", ".join(found)
 
 
@@ -142,7 +152,8 @@ def design(counts: FloatArray, rules: Sequence[Rule], pairs: Sequence[tuple[int,
     """
     counts = np.asarray(counts, dtype=np.float64)
     terms = [rule.terms(counts[:, j]) for j, rule in enumerate(rules)]
-    products = [_products(counts[:, a], terms[a], counts[:, b], terms[b]) for a, b in pairs]
+    off = [rule.rounded(counts[:, j]) for j, rule in enumerate(rules)]
+    products = [_products(off[a], terms[a], off[b], terms[b]) for a, b in pairs]
     for one, other in (ordered for pair in pairs for ordered in (pair, pair[::-1])):
         products.append(rules[one].special(counts[:, one]) * counts[:, [other]])
     return np.concatenate([np.ones((len(counts), 1)), *terms, *products], axis=1)
@@ -158,9 +169,15 @@ def is_fast(rules: Sequence[Rule], pairs: Sequence[tuple[int, int]] = ()) -> NDA
 
 
 def _products(a: FloatArray, terms_a: FloatArray, b: FloatArray, terms_b: FloatArray) -> FloatArray:
-    """On the fast path both widths come in steps. Off it every count matters, and how depends on which is unaligned.
+    """On the fast path both widths come in steps. Off it, how they matter depends on which of them is unaligned.
 
     Where one of them is, the data change their layout between the two, which may cost more than if both were.
+
+    Args:
+        a: one width as the kernel off the fast path computes it, shape (n,).
+        terms_a: its `Rule.terms`.
+        b: the other.
+        terms_b: its terms.
     """
     off_a, off_b, work = terms_a[:, 1], terms_b[:, 1], a * b
     only_a, only_b = off_a * (1 - off_b), (1 - off_a) * off_b

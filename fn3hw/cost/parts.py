@@ -111,8 +111,8 @@ class Part:
         return np.asarray((np.mod(states.counts[:, list(self.columns)], aligns) == 0).all(axis=1), dtype=np.bool_)
 
     def _generic(self, states: States) -> FloatArray:
-        """Terms of a kernel for any counts: 1, each count, and the products of two, shape (n, p)."""
-        plain, pairs = (Rule(),) * len(self.columns), all_pairs(len(self.columns))
+        """Terms of a kernel for any counts: 1, each count or its blocks, and the products of two, shape (n, p)."""
+        plain, pairs = tuple(Rule(rule.blocks) for rule in self.rules), all_pairs(len(self.columns))
         terms = design(states.counts[:, list(self.columns)], plain, pairs) - _at_least(self.least, plain)
         return terms[:, is_fast(plain, pairs)]
 

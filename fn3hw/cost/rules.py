@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from fn3hw.cost.basis import NARROW, SECOND, TAILS, FloatArray, Rule, candidates, pays, simplest
+from fn3hw.cost.basis import BLOCKS, NARROW, SECOND, TAILS, FloatArray, Rule, candidates, pays, simplest
 from fn3hw.cost.context import Condition, Contexts
 from fn3hw.cost.evidence import Evidence
 from fn3hw.cost.kin import with_priors
@@ -101,8 +101,8 @@ def _with_kin(
         evidence: of all parts.
     """
     found, of_kin = list(chosen), evidence.of(members)
-    kin = _as_kin(alike, options, of_kin)
-    own_error, error = (weighted_error(some, of_kin) for some in ([chosen[k] for k in members], kin))
+    own_error = weighted_error([chosen[k] for k in members], of_kin)
+    kin, error = _as_kin(alike, options, of_kin)
     if own_error > _OWN * error:
         for k, part in zip(members, kin, strict=True):
             seen, n = evidence.of([k]), int(part.present(evidence.states).sum())
@@ -111,8 +111,10 @@ def _with_kin(
     return found
 
 
-def _as_kin(parts: Sequence[Part], options: Sequence[Rule], evidence: Evidence) -> list[Part]:
-    """Parts of one kin with rules that all of them follow, and with what they let expect of each other.
+def _as_kin(parts: Sequence[Part], options: Sequence[Rule], evidence: Evidence) -> tuple[list[Part], float]:
+    """Parts of one kin with rules that all of them follow, and their error.
+
+    They have what they let expect of each other besides, where that makes them plainer.
 
     Args:
         parts: of as many widths, all with the same rules.
@@ -122,15 +124,33 @@ def _as_kin(parts: Sequence[Part], options: Sequence[Rule], evidence: Evidence) 
     kin, n = list(parts), len(evidence.latency_ms)
     best = weighted_error(kin, evidence)
     for j in range(len(kin[0].columns)):
-        tried = [[_with_rule(part, j, rule) for part in kin] for rule in options]
-        errors = [weighted_error(one, evidence) for one in tried]
-        if pays(min(errors), best, n=n, choices=len(options) - 1):
-            best = min(errors)
-            kin = tried[errors.index(best)]
-    apart = [replace(part, apart=True) for part in kin]
-    if max(rule.align for rule in kin[0].rules) > 1 and pays(weighted_error(apart, evidence), best, n=n):
-        kin = apart
-    return with_priors(kin, evidence)
+        kin, best = _better(kin, best, [_all_with(kin, j, rule) for rule in options], evidence, n)
+    if max(rule.align for rule in kin[0].rules) > 1:
+        apart = [replace(part, apart=True) for part in kin]
+        blocks = [
+            _all_with(apart, j, rule)
+            for j, first in enumerate(kin[0].rules)
+            for rule in _in_blocks(first, evidence.states.counts[:, [part.columns[j] for part in kin]])
+        ]
+        kin, best = _better(kin, best, [apart, *blocks], evidence, n)
+    related = with_priors(kin, evidence)
+    error = weighted_error(related, evidence)
+    return (related, error) if error <= best else ([replace(part, kin=None) for part in kin], best)
+
+
+def _better(
+    kin: list[Part], error: float, tried: Sequence[list[Part]], evidence: Evidence, n: int
+) -> tuple[list[Part], float]:
+    """The best of what was tried instead of a kin with its error, where it pays, or else the kin as it is."""
+    errors = [weighted_error(one, evidence) for one in tried]
+    if errors and pays(min(errors), error, n=n, choices=len(tried)):
+        return tried[int(np.argmin(errors))], min(errors)
+    return kin, error
+
+
+def _all_with(kin: Sequence[Part], j: int, rule: Rule) -> list[Part]:
+    """The parts, the j-th width of each by another rule."""
+    return [_with_rule(part, j, rule) for part in kin]
 
 
 def _with_rule(part: Part, j: int, rule: Rule) -> Part:
@@ -212,7 +232,14 @@ def _special(rule: Rule, counts: FloatArray) -> list[Rule]:
         found += [replace(rule, second=n) for n in SECOND if n != rule.align and is_seen(np.mod(counts, n) != 0)]
     if rule.align > 1 and not rule.tail:
         found += [replace(rule, tail=n) for n in TAILS if n <= max(rule.align, rule.step) and is_seen(counts % n != 0)]
-    return found
+    return found + _in_blocks(rule, counts)
+
+
+def _in_blocks(rule: Rule, counts: FloatArray) -> list[Rule]:
+    """The rule with blocks off the fast path, where counts of shape (n,) span several."""
+    if rule.align == 1 or rule.blocks > 1:
+        return []
+    return [replace(rule, blocks=n) for n in BLOCKS if n < float(np.ptp(counts))]
 
 
 def _with_borders(chosen: list[Part], evidence: Evidence, heavy: Sequence[int]) -> list[Part]:

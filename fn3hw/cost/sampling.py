@@ -48,7 +48,8 @@ def profile_until(
     Args:
         net: a supernet or a nested module, as for `fn3hw.profile`.
         device: as there.
-        target_mape: stop when subnets left out of the fit are predicted this well on average, as a fraction.
+        target_mape: stop when subnets left out of the fit are predicted this well on average, as a fraction, by two
+            fits in a row: one of few subnets may be so by luck.
         minutes: stop after so many minutes.
         at_most: stop after so many subnets.
         held_out: random subnets to measure besides, at the end.
@@ -76,10 +77,12 @@ def profile_until(
             if not session.device.key.get("emulated"):
                 options.setdefault("rounds", _ROUNDS)
             chosen = plan(network.space, min(START, at_most), seed=seed)
+            errors: list[float] = []
             while True:
                 measured = profile(network, session, subnets=chosen, **options)
                 cost = fit_cost(measured)
-                stopped_by = _stop(cost, target_mape, minutes, len(chosen) >= at_most, time.monotonic() - started)
+                errors.append(cost.holdout.mape)
+                stopped_by = _stop(errors, target_mape, minutes, len(chosen) >= at_most, time.monotonic() - started)
                 more = _next(cost, chosen, min(max(1, len(chosen) // _GROWTH), at_most - len(chosen)), seed)
                 if stopped_by or not more:
                     break
@@ -100,9 +103,10 @@ def profile_until(
 
 
 def _stop(
-    cost: CostModel, target_mape: float | None, minutes: float | None, full: bool, seconds: float
+    errors: Sequence[float], target_mape: float | None, minutes: float | None, full: bool, seconds: float
 ) -> Literal["target", "time", "subnets"] | None:
-    if target_mape is not None and cost.holdout.mape <= target_mape:
+    """What ends the measuring, if anything: ``errors`` are those of all fits so far."""
+    if target_mape is not None and len(errors) > 1 and max(errors[-2:]) <= target_mape:
         return "target"
     if minutes is not None and seconds >= 60 * minutes:
         return "time"

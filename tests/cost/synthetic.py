@@ -62,6 +62,7 @@ class Machine:
         together: alignment of ``de.conv`` where it is another one than the device's; off it, its time is that of ``e``.
         per_add_us: what its profiler adds to the sum of the branch of ``b`` besides.
         crowding: share of the time of ``de.conv`` that others take longer, as it leaves them a cold cache.
+        blocks: off the fast path, counts are computed in whole blocks of so many.
         bend: small subnets take longer than the sum of their kernels, by so many times its root in ms.
     """
 
@@ -80,6 +81,7 @@ class Machine:
     per_add_us: float = 0.0
     together: int = 0
     bend: float = 0.0
+    blocks: int = 1
 
     def node_us(self, node: str, counts: dict[str, int]) -> float:
         gates = [g for g in UNITS[node] if "[" not in g]
@@ -92,7 +94,8 @@ class Machine:
             off = any(counts[g] % self.align for g in gates)
             us += 3.0 * np.prod(steps) / 50 ** (len(gates) - 1)
             if off:
-                us += 15.0 + self.penalty * 3.0 * np.prod([float(counts[g]) for g in gates]) / 50 ** (len(gates) - 1)
+                whole = [float(-(-counts[g] // self.blocks) * self.blocks) for g in gates]
+                us += 15.0 + self.penalty * 3.0 * np.prod(whole) / 50 ** (len(gates) - 1)
         if self.together and len(gates) > 1:
             off = any(counts[g] % self.together for g in gates)
             us = 20.0 + (40.0 * counts["e"] if off else 2.0 * np.prod([counts[g] for g in gates]) / 50)

@@ -65,6 +65,14 @@ def test_two_widths_that_are_aligned_together_are_found_though_either_alone_show
     assert error(found, machine) < 0.015
 
 
+def test_blocks_off_the_fast_path_are_found_where_there_are_any():
+    machine = Machine(blocks=32, penalty=2.0)
+    found = fit_cost(measure(machine, plan(SPACE, 60), noise=0.002))
+    assert "otherwise in blocks of 32" in str(found.rules)
+    assert error(found, machine) < 0.005
+    assert "blocks" not in str(fit_cost(measure(replace(machine, blocks=1), plan(SPACE, 60), noise=0.002)).rules)
+
+
 def test_a_change_of_layout_between_two_units_is_found_where_there_is_one(cost):
     assert not cost.rules.borders
     machine = Machine(reorder_us=60.0)
