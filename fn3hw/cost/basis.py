@@ -1,9 +1,9 @@
 """The shape of a device's cost in one count: a staircase, and a penalty off its alignment.
 
 Kernels work on blocks of channels: time is flat up to the next multiple of ``step``. A width that is no multiple of
-``align`` leaves the fast path: it pays once, and again for its width, or for the blocks that this takes there. Every term grows with the count, so a combination
-with non-negative coefficients can fall only where a count leaves the fast path or comes back to it, or passes the count
-below which another kernel runs, as on real devices.
+``align`` leaves the fast path: it pays once, and again for its width, or for the blocks that this takes there. Every
+term grows with the count, so a combination with non-negative coefficients can fall only where a count leaves the fast
+path or comes back to it, or passes the count below which another kernel runs, as on real devices.
 """
 
 from __future__ import annotations
