@@ -7,12 +7,12 @@ data, once for all units, and apart from that only where a unit's own data insis
 left of its neighbours (`context`). Units that run the same kernels tell what to expect of each other (`kin`). *Time is
 physical*: it is positive and grows with the work, so coefficients are not negative, and errors are relative (`solve`).
 
-A profile is read into arrays (`evidence`), its units are fitted and their sum is calibrated to end-to-end latency, in a
-line or a little bent (`latency`; `endtoend` where there are no kernel times), each subnet is left out in turn to learn how far off
-predictions are (`intervals`) and whether the units' or their sum is to blame (`audit`), and `model` puts file size and
-peak memory (`memory`) beside it. `CountRegressor` is the same idea as a scikit-learn estimator for any table of counts.
-`validation` has the simple models to beat. To look at: `plot` draws a profile and its model, `difference` says what
-changed between two profiles of a network.
+A profile is read into arrays (`evidence`), its units are fitted and their sum is calibrated to end-to-end latency, by a
+line or a little bent (`latency`; `endtoend` where there are no kernel times), each subnet is left out in turn to learn
+how far off predictions are (`intervals`) and whether the units' or their sum is to blame (`audit`), and `model` puts
+file size and peak memory (`memory`) beside it. `CountRegressor` is the same idea as a scikit-learn estimator for any
+table of counts. `validation` has the simple models to beat. To look at: `plot` draws a profile and its model,
+`difference` says what changed between two profiles of a network.
 """
 
 from fn3hw.cost.basis import Rule
