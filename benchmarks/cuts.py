@@ -49,7 +49,7 @@ def main() -> None:
     in_profile = [(m.subnet, one.number) for m in measured.measurements for one in m.rounds]
     lost = [key for seen in cuts.seen for key, line in seen.items() if kept.get(key) != line]
     report(
-        "cuts",
+        "cuts-emulated" if measured.device["emulated"] else "cuts",
         {
             "device": {name: measured.device[name] for name in ("machine", "emulated")},
             "cuts": len(cuts.seen),

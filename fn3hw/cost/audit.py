@@ -116,7 +116,7 @@ def audit(latency: Latency, evidence: Evidence, residuals: FloatArray, encoder: 
     return Audit(
         error=float(np.mean(np.abs(residuals))),
         sum_error=sum_error,
-        fixed=latency.offset_ms / float(latency.predict(full)[0]),
+        fixed=1.0 - float(latency.part_ms(full).sum() / latency.predict(full)[0]),
         units=units,
         gates=_biases(evidence, residuals, encoder),
     )
@@ -127,6 +127,7 @@ def _of_units(latency: Latency, evidence: Evidence) -> tuple[float, tuple[UnitEr
     there = np.stack([part.present(evidence.states) for part in latency.parts], axis=1)
     measured = evidence.times * np.array(latency.ms_per_us)
     total = bent(latency.offset_ms + measured.sum(axis=1), latency.bend)
+    measured *= latency.stretch(evidence.states)[:, None]
     off = np.abs(measured - predicted) * there
     units: dict[str, list[int]] = {}
     for k, part in enumerate(latency.parts):

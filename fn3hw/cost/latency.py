@@ -40,23 +40,31 @@ class Latency:
     bend: float = 0.0
 
     def part_ms(self, states: States) -> FloatArray:
-        """Time of each part in ms before the bend, shape (n, U)."""
-        return np.stack([part.predict(states) for part in self.parts], axis=1)
+        """Share of each part in the latency in ms, shape (n, U); what they leave of it is fixed."""
+        return np.stack([part.predict(states) for part in self.parts], axis=1) * self.stretch(states)[:, None]
+
+    def stretch(self, states: States) -> FloatArray:
+        """How many times longer than the sum of its parts a subnet takes for the bend, shape (n,)."""
+        total = self._sum(states)
+        return np.divide(bent(total, self.bend), total, out=np.ones_like(total), where=total > 0)
 
     def predict(self, states: States) -> FloatArray:
         """Latency in ms, shape (n,)."""
+        return bent(self._sum(states), self.bend)
+
+    def _sum(self, states: States) -> FloatArray:
         total = np.full(len(states), self.offset_ms)
         for part in self.parts:
             total += part.predict(states)
-        return bent(total, self.bend)
+        return total
 
 
 def predict_each(fits: Sequence[Latency], states: States) -> FloatArray:
-    """What each of several fits of the same parts predicts: ms, shape (fits, n)."""
+    """What each of several fits of the same parts, with the same bend, predicts: ms, shape (fits, n)."""
     total = np.repeat(np.array([fit.offset_ms for fit in fits])[:, None], len(states), axis=1)
     for alike in zip(*(fit.parts for fit in fits), strict=True):
         total += np.stack([part.coef for part in alike]) @ alike[0].matrix(states).T
-    return np.stack([bent(row, fit.bend) for row, fit in zip(total, fits, strict=True)])
+    return bent(total, fits[0].bend)
 
 
 def fit_latency(parts: Sequence[Part], evidence: Evidence) -> Latency:
@@ -103,12 +111,12 @@ def comparable(parts: Sequence[Part], evidence: Evidence) -> Evidence:
         matrix = np.column_stack([*columns, *roots, extra[:, used], -extra[:, used]])
         fixed, free = len(columns), len(columns) + bend
         fit = fit_relative(matrix, latency_ms, alpha=np.array([*[1e-6] * free, *ridge[used], *ridge[used]]))
-        factors, roots_of, more, less = np.split(fit.coef, [fixed, free, free + len(used)])
+        factors, of_root, more, less = np.split(fit.coef, [fixed, free, free + len(used)])
         added = np.zeros(len(ridge))
         added[used] = more - less
         terms = free - 1 + min(len(used), 2)
         score = len(total) * np.log(fit.error + NEGLIGIBLE) + 2 * terms * np.log(2)
-        tried.append((score, factors, added, float(roots_of.sum())))
+        tried.append((score, factors, added, float(of_root.sum())))
     _, factors, added, root = min(tried, key=lambda one: one[0])
     times = evidence.times
     if len(factors) == 2 and factors.all():

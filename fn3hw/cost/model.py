@@ -227,13 +227,12 @@ class CostModel:
         states = self._encoder.encode([subnet])
         times = dict.fromkeys(self._encoder.names, 0.0)
         part_ms = self._latency.part_ms(states)[0]
-        times["fixed"] = self._latency.offset_ms
+        times["fixed"] = float(self._latency.predict(states)[0] - part_ms.sum())
         for part, ms in zip(self._latency.parts, part_ms, strict=True):
             owners = part.unit.widths or tuple(dict.fromkeys(gate for gate, _ in part.unit.branches)) or ("fixed",)
             for owner in owners:
                 times[owner] += float(ms) / len(owners)
-        bend = float(self._latency.predict(states)[0]) / (self._latency.offset_ms + float(part_ms.sum()))
-        return {owner: ms * bend for owner, ms in times.items()}
+        return times
 
     @cached_property
     def audit(self) -> Audit:

@@ -236,7 +236,7 @@ def _special(rule: Rule, counts: FloatArray) -> list[Rule]:
 
 
 def _in_blocks(rule: Rule, counts: FloatArray) -> list[Rule]:
-    """The rule with blocks off the fast path, where counts of shape (n,) span several."""
+    """The rule with blocks off the fast path, where counts of any shape span several."""
     if rule.align == 1 or rule.blocks > 1:
         return []
     return [replace(rule, blocks=n) for n in BLOCKS if n < float(np.ptp(counts))]
