@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from fn3hw.cost.basis import FloatArray
+from fn3hw.cost.fitting import fit_cost
 from fn3hw.cost.metrics import Metrics
-from fn3hw.cost.model import CostModel, Rules, fit_cost
+from fn3hw.cost.model import CostModel, Rules
 from fn3hw.errors import ProfileError
 from fn3hw.profiler import Profile
 from fn3hw.profiler.device import differing

@@ -15,7 +15,8 @@ from typing import Any, Literal
 
 from scipy.linalg import qr
 
-from fn3hw.cost.model import CostModel, fit_cost
+from fn3hw.cost.fitting import fit_cost
+from fn3hw.cost.model import CostModel
 from fn3hw.errors import InputError
 from fn3hw.profiler import Profile, Session, connect, holdout, plan, profile, sliceable
 from fn3hw.space.subnet import Subnet
