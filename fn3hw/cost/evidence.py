@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import norm
 
 from fn3hw.cost.basis import FloatArray
 from fn3hw.cost.ports import Measured, MeasuredProfile
@@ -15,6 +16,8 @@ from fn3hw.cost.units import UnitTable
 from fn3hw.errors import InputError, ProfileError
 
 MIN_SUBNETS = 4
+_INTERVAL_ERRORS = 2 * float(norm.ppf(0.95))
+"""Standard errors that a measurement's 90% interval is wide."""
 _MORE = "Measure more subnets: fn3hw profile RUN --output FILE"
 _AGAIN = "Measure it again: fn3hw profile RUN --output FILE"
 
@@ -28,6 +31,7 @@ class Evidence:
         times: kernel time of each part, shape (n, U), in µs.
         kernels: how many kernels that was, of each operator, shape (n, U, O).
         latency_ms: end to end, shape (n,).
+        noise: standard error of each latency, relative to it, shape (n,).
         offset_ms: part of the latency that is in no kernel, below 0 where timing adds to kernels; see
             `fn3hw.cost.latency.comparable`.
         bend: how much longer small subnets take than the sum of their kernels says, in root ms; see `bent`.
@@ -37,6 +41,7 @@ class Evidence:
     times: FloatArray
     kernels: FloatArray
     latency_ms: FloatArray
+    noise: FloatArray
     offset_ms: float = 0.0
     bend: float = 0.0
 
@@ -51,8 +56,14 @@ class Evidence:
 
     def take(self, rows: NDArray[np.intp]) -> Evidence:
         """Some of the subnets."""
-        states, latency_ms = self.states.take(rows), self.latency_ms[rows]
-        return replace(self, states=states, times=self.times[rows], kernels=self.kernels[rows], latency_ms=latency_ms)
+        return replace(
+            self,
+            states=self.states.take(rows),
+            times=self.times[rows],
+            kernels=self.kernels[rows],
+            latency_ms=self.latency_ms[rows],
+            noise=self.noise[rows],
+        )
 
 
 def bent(sum_ms: FloatArray, bend: float) -> FloatArray:
@@ -93,7 +104,19 @@ def read_evidence(profile: MeasuredProfile, measurements: Sequence[Measured], ta
     times, kernels = table.times(measurements) if has_kernels else empty
     if not (np.isfinite(times).all() and (times >= 0).all()):
         raise ProfileError("The profile has a kernel time that is no number of microseconds.", hint=_AGAIN)
-    return Evidence(states, times, kernels, latency_ms)
+    noise = np.array([_standard_error(m) for m in measurements], dtype=np.float64)
+    return Evidence(states, times, kernels, latency_ms, noise)
+
+
+def _standard_error(measured: Measured) -> float:
+    """Of a measured ratio, relative to it.
+
+    Means of n rounds drawn with replacement vary by (n - 1) / n of what means of n new rounds would: where there are
+    few, the bootstrap interval is too narrow.
+    """
+    n = len(measured.rounds)
+    errors = (measured.ratio_high - measured.ratio_low) / measured.ratio / _INTERVAL_ERRORS
+    return errors * float(np.sqrt(n / max(n - 1, 1)))
 
 
 def unit_table(profile: MeasuredProfile) -> UnitTable:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fn3hw.cost.audit import Audit, audit
 from fn3hw.cost.basis import FloatArray, Rule
 from fn3hw.cost.evidence import Evidence
-from fn3hw.cost.intervals import jackknife, jackknife_plus
+from fn3hw.cost.intervals import jackknife, jackknife_plus, without_noise
 from fn3hw.cost.latency import Latency, predict_each
 from fn3hw.cost.memory import PeakMemory, Size
 from fn3hw.cost.metrics import Metrics
@@ -62,10 +62,12 @@ class Refits:
     Args:
         fits: n of them.
         residuals: measured / predicted - 1 of the subnet that each has not seen, shape (n,).
+        noise: standard error of what was measured, relative, shape (n,).
     """
 
     fits: tuple[Latency, ...]
     residuals: FloatArray
+    noise: FloatArray
 
     @classmethod
     def of(cls, fitter: Fitter, evidence: Evidence) -> Refits:
@@ -73,11 +75,12 @@ class Refits:
         rows = np.arange(len(evidence.latency_ms))
         fits = tuple(fitter(evidence.take(rows[rows != i])) for i in rows)
         left_out = [fit.predict(evidence.states.take(rows[i : i + 1]))[0] for i, fit in enumerate(fits)]
-        return cls(fits, evidence.latency_ms / np.array(left_out) - 1.0)
+        return cls(fits, evidence.latency_ms / np.array(left_out) - 1.0, evidence.noise)
 
     def interval(self, latency_ms: FloatArray, states: States, level: float) -> tuple[FloatArray, FloatArray]:
         """Ends of the intervals of predictions of shape (m,), never beyond the prediction itself."""
-        low, high = jackknife_plus(predict_each(self.fits, states), self.residuals, level=level)
+        unknown = without_noise(self.residuals, self.noise)
+        low, high = jackknife_plus(predict_each(self.fits, states), unknown, level=level)
         return np.minimum(low, latency_ms), np.maximum(high, latency_ms)
 
 

@@ -24,6 +24,18 @@ class Measured(Protocol):
         """Time relative to the reference subnet."""
 
     @property
+    def ratio_low(self) -> float:
+        """Lower end of its 90% interval, by the bootstrap over its rounds."""
+
+    @property
+    def ratio_high(self) -> float:
+        """Upper end of its 90% interval."""
+
+    @property
+    def rounds(self) -> Sequence[Any]:
+        """The rounds that it was taken from."""
+
+    @property
     def kernels(self) -> Mapping[str, float]:
         """Microseconds per node, and per inserted node under ``~OPERATOR@NODE_BEFORE``; may be empty."""
 

@@ -11,7 +11,7 @@ from fn3hw.errors import NoisyMeasurement, ProfileError
 from fn3hw.profiler import statistics
 from fn3hw.profiler.device import Runtime, Session, connect, differing
 from fn3hw.profiler.measuring import Candidate, Effort, measure_rounds
-from fn3hw.profiler.profiling import Sliceable
+from fn3hw.profiler.ports import Sliceable
 from fn3hw.profiler.quantity import cost_text
 from fn3hw.profiler.record import Profile
 

@@ -2,65 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, is_dataclass, replace
-from datetime import UTC, datetime
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
-
-import numpy as np
-import onnx
+from typing import Any, Literal
 
 from fn3hw.errors import InputError
 from fn3hw.profiler import statistics
 from fn3hw.profiler.device import DEFAULT_RUNTIME, Device, Runtime, Session, connect
 from fn3hw.profiler.journal import Journal
-from fn3hw.profiler.kernels import Kernel, owners, quiet_times
-from fn3hw.profiler.measuring import COUNTED, EMULATED, Candidate, Effort, Round, measure_rounds
+from fn3hw.profiler.kernels import owners
+from fn3hw.profiler.measuring import COUNTED, EMULATED, Candidate, Effort, measure_rounds
 from fn3hw.profiler.plan import holdout as plan_holdout
 from fn3hw.profiler.plan import plan as plan_subnets
-from fn3hw.profiler.record import Measurement, Network, Profile, Reference, RoundRecord
+from fn3hw.profiler.ports import Sliceable
+from fn3hw.profiler.record import Profile
 from fn3hw.profiler.sweep import Trial, sweep
-from fn3hw.profiler.verdict import judge, noise
-from fn3hw.space.subnet import SearchSpace, Subnet
+from fn3hw.profiler.writing import Role, Taken, written
+from fn3hw.space.subnet import Subnet
 
 _SWEEP = "sweep"
-_PERCENTILES = (0.1, 0.5, 0.9, 0.99)
 SWEEP_STEPS = 8
 """About how many settings a sweep tries; for the time that is left."""
-
-
-class Sliceable(Protocol):
-    """What is needed of a supernet; `fn3hw.deploy.Supernet` is one."""
-
-    @property
-    def space(self) -> SearchSpace:
-        """The search space."""
-
-    @property
-    def architecture(self) -> str:
-        """What identifies the network, but for its weights' values."""
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """Shape of one input, without the batch axis."""
-
-    def deployed(self, subnet: Subnet) -> onnx.ModelProto:
-        """The subnet as a file of its own, as it runs on a device."""
-
-    def blockwise_layers(self) -> Sequence[str]:
-        """Linear layers that may compute on integers in blocks; what is faster is up to the device."""
-
-    def with_blockwise(self, layers: Iterable[str]) -> Sliceable:
-        """The network with these layers on blocks."""
-
-    def units(self) -> Mapping[str, Sequence[str]]:
-        """Per node the gates that decide its shape or existence."""
-
-    def parameters(self) -> Sequence[Any]:
-        """How the bytes of each initializer follow from the counts."""
 
 
 Stage = Literal["sweep", "details", "rounds"]
@@ -150,7 +114,8 @@ def profile(
             effort = replace(effort, rounds=rounds)
         work = _Work(network, session, effort, runtime, fastest, seed, journal, progress)
         work.run(fit, tests, holdout_rounds)
-        return _profile(work, fit, tests, name, origin)
+        roles: dict[Subnet, Role] = {**dict.fromkeys(fit, "fit"), **dict.fromkeys(tests, "holdout")}
+        return written(work.taken(), roles, name, origin)
     finally:
         if session is not device:
             session.close()
@@ -283,9 +248,15 @@ class _Work:
             **{key: memory[key] for key in kept},
         }
 
-    def ms(self, ns: float) -> float | None:
-        """Nanoseconds as a latency; an emulated device has none."""
-        return None if self.device.key.get("emulated") else float(ns) / 1e6
+    def taken(self) -> Taken:
+        """All that was measured, also by earlier runs."""
+        return Taken(
+            device=self.device,
+            network=self.network,
+            settings=self.settings,
+            rounds=self.journal.rounds,
+            details=self.journal.details,
+        )
 
     def _tell(self, stage: Stage, done: int, total: int) -> None:
         self._steps += 1
@@ -298,104 +269,3 @@ class _Work:
 def _file(network: Sliceable, subnet: Subnet) -> bytes:
     data: bytes = network.deployed(subnet).SerializeToString(deterministic=True)
     return data
-
-
-def _profile(work: _Work, fit: Sequence[Subnet], tests: Sequence[Subnet], name: str, origin: Profile | None) -> Profile:
-    wanted = {subnet.id for subnet in (*fit, *tests)}
-    rounds = [r for r in work.journal.rounds if r.subnet in wanted]
-    reference_ns = float(np.median([one.reference_median_ns for one in rounds]))
-    own = {subnet: [one for one in rounds if one.subnet == subnet] for subnet in wanted}
-    known = statistics.sensitivity([[one.samples for one in some] for some in own.values()])
-    kernels = quiet_times(rounds, known.quiet)
-    roles: list[tuple[Subnet, Literal["fit", "holdout"]]] = [(one, "fit") for one in fit]
-    roles += [(one, "holdout") for one in tests]
-    measurements = [
-        _measurement(work, subnet, role, own[subnet.id], reference_ns, known, kernels.get(subnet.id, {}))
-        for subnet, role in roles
-    ]
-    seen = noise(measurements, known)
-    verdict, reasons, advice = judge(seen, measurements, work.device.key)
-    return Profile(
-        schema_name="fn3hw.profile/1",
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        command=work.device.command,
-        device=work.device.key,
-        state=work.device.state,
-        settings=work.settings,
-        network=_network(work.network, name),
-        reference=_reference(work, rounds, reference_ns),
-        sensitivity=known,
-        measurements=tuple(measurements),
-        noise=seen,
-        verdict=verdict,
-        reasons=reasons,
-        advice=advice,
-        origin=origin,
-    )
-
-
-def _network(network: Sliceable, name: str) -> Network:
-    plain = [asdict(p) if is_dataclass(p) and not isinstance(p, type) else dict(p) for p in network.parameters()]
-    parameters = json.loads(json.dumps(plain))
-    return Network(
-        digest=network.architecture,
-        name=name,
-        input_shape=network.input_shape,
-        gates=network.space.to_json(),
-        units={node: tuple(gates) for node, gates in network.units().items()},
-        parameters=parameters,
-    )
-
-
-def _reference(work: _Work, rounds: Sequence[Round], reference_ns: float) -> Reference:
-    medians = [one.reference_median_ns for one in rounds]
-    p10, p90, p99 = np.quantile(np.concatenate([one.samples[0] for one in rounds]), [0.1, 0.9, 0.99])
-    return Reference(
-        subnet=work.reference.id,
-        latency_ms=work.ms(reference_ns),
-        latency_p10_ms=work.ms(p10),
-        latency_p90_ms=work.ms(p90),
-        latency_p99_ms=work.ms(p99),
-        instructions=reference_ns if work.runtime.clock == "instructions" else None,
-        drift=max(medians) / min(medians),
-        n_rounds=len(rounds),
-    )
-
-
-def _measurement(
-    work: _Work,
-    subnet: Subnet,
-    role: Literal["fit", "holdout"],
-    rounds: Sequence[Round],
-    reference_ns: float,
-    known: statistics.Sensitivity,
-    kernels: Mapping[Kernel, float],
-) -> Measurement:
-    own = sorted(rounds, key=lambda one: one.number)
-    samples = [one.samples for one in own]
-    ratio = statistics.ratio(samples, known)
-    low, high = statistics.interval(samples, known, seed=work.seed)
-    p10, p50, p90, p99 = ratio * reference_ns * statistics.about_the_median([c for _, c in samples], _PERCENTILES)
-    details = dict(work.journal.details[subnet.id])
-    times: dict[str, float] = {}
-    operators: dict[str, tuple[str, ...]] = {}
-    for *kernel, owner in details.pop("owners"):
-        times[owner] = round(times.get(owner, 0.0) + kernels[tuple(kernel)], 3)
-        operators[owner] = (*operators.get(owner, ()), kernel[1])
-    return Measurement(
-        subnet=subnet.id,
-        counts=subnet.counts,
-        role=role,
-        ratio=ratio,
-        ratio_low=low,
-        ratio_high=high,
-        latency_ms=work.ms(ratio * reference_ns),
-        latency_p10_ms=work.ms(p10),
-        latency_p50_ms=work.ms(p50),
-        latency_p90_ms=work.ms(p90),
-        latency_p99_ms=work.ms(p99),
-        rounds=tuple(RoundRecord.of(one.to_json()) for one in own),
-        kernels=times,
-        operators=operators,
-        **details,
-    )

@@ -125,6 +125,16 @@ class Measurement:
     peak_mib: float
     role: str = "fit"
     operators: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    noise: float = 0.0
+    rounds: tuple[str, ...] = ("only",)
+
+    @property
+    def ratio_low(self) -> float:
+        return self.ratio * float(np.exp(-1.645 * self.noise))
+
+    @property
+    def ratio_high(self) -> float:
+        return self.ratio * float(np.exp(1.645 * self.noise))
 
 
 @dataclass(frozen=True)
@@ -217,6 +227,7 @@ def measure(
                 operators={node: ("Add",) if node == "b.add" else ("Conv",) for node in times},
                 peak_mib=30.0 + 2.1 * parameter_bytes(subnet) / 2**20 + 0.01 * subnet.counts["a"],
                 role=role,
+                noise=noise,
             )
         )
     return FakeProfile(tuple(rows))

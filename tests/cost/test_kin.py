@@ -34,7 +34,7 @@ def states(n: int, seed: int) -> States:
 def evidence(n: int, *, noise: float, seed: int = 0) -> Evidence:
     seen, rng = states(n, seed), np.random.default_rng(seed)
     times = np.stack([truth(seen, k) * np.exp(noise * rng.normal(size=n)) for k in range(len(LINES))], axis=1)
-    return Evidence(seen, times, np.ones((n, len(LINES), 1)), times.sum(axis=1) + 20.0)
+    return Evidence(seen, times, np.ones((n, len(LINES), 1)), times.sum(axis=1) + 20.0, np.full(n, noise))
 
 
 def truth(seen: States, k: int) -> np.ndarray:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from fn3hw.cost import fit_cost, score
-from fn3hw.cost.intervals import jackknife_plus
+from fn3hw.cost.intervals import jackknife_plus, without_noise
 from fn3hw.cost.validation import comparators, compare, count_macs
 from tests.cost.synthetic import Machine, measure, subnets
 
@@ -45,6 +45,16 @@ def test_jackknife_plus_takes_the_order_statistic_that_covers():
     low, high = jackknife_plus(same, residuals, level=0.9)
     assert (low, high) == (pytest.approx([0.82] * 3), pytest.approx([1.18] * 3))  # the 18th of 19
     assert jackknife_plus(same[:4], residuals[:4], level=0.9)[1] == pytest.approx([1.04] * 3)
+
+
+@given(seed=st.integers(0, 10_000), n=st.integers(4, 60), share=st.floats(0.0, 2.0))
+def test_noise_is_taken_out_of_residuals_as_variances_add_up(seed: int, n: int, share: float):
+    residuals = np.random.default_rng(seed).normal(0.0, 0.02, n)
+    noise = np.full(n, np.sqrt(share * np.mean(residuals**2)))
+    left = without_noise(residuals, noise)
+    assert np.mean(left**2) == pytest.approx(max(1 - share, 0.25) * np.mean(residuals**2))
+    assert np.argsort(left).tolist() == np.argsort(residuals).tolist()
+    assert without_noise(np.zeros(n), noise).tolist() == [0.0] * n
 
 
 @given(seed=st.integers(0, 10_000), n=st.integers(2, 30), level=st.floats(0.1, 0.99))
