@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -32,6 +32,8 @@ from safetensors.numpy import save as save_tensors
 
 from fn3hw.deploy.features import Feature, columns, features_of
 from fn3hw.deploy.graph import attribute
+from fn3hw.deploy.kept import Kept
+from fn3hw.deploy.prefixes import Prefixes, prefixes
 from fn3hw.deploy.recalibrate import check_images, observe
 from fn3hw.deploy.runtime import FloatArray
 from fn3hw.deploy.supernet import Statistics, Supernet
@@ -45,6 +47,8 @@ MAX_ENTRIES = 1_000_000
 """Most numbers that patches of one batch may take: of more, only every so many images are looked at."""
 FEWEST, PER_FEATURE = 128, 5
 """Subnets that are recalibrated: at least, and for each number that the fit is on."""
+TABLES, TABLE_BYTES = 1024, 2**27
+"""Tables of closed forms that are kept, and bytes of them."""
 RIDGE = 0.03
 FLOOR = 1e-12
 
@@ -61,6 +65,8 @@ class Norm:
         groups: of the operation, each with an input of its own.
         gate: the gate on its input; with several groups, they go with the operation's own gate instead.
         own_gate: the gate that decides its own width, or None.
+        bits: the bit gate of the operation's weight, or None.
+        bias: of the operation, or None.
         upstream: columns of the features that can change its input.
     """
 
@@ -69,6 +75,8 @@ class Norm:
     groups: int
     gate: str | None
     own_gate: str | None
+    bits: str | None
+    bias: str | None
     upstream: NDArray[np.intp]
 
 
@@ -86,6 +94,9 @@ class Moments:
     supernet: Supernet
     tensors: dict[str, NDArray[np.float32]]
     norms: tuple[Norm, ...]
+    _tables: Kept[tuple[str, int], Prefixes] = field(
+        default_factory=lambda: Kept(TABLES, TABLE_BYTES), init=False, repr=False, compare=False
+    )
 
     @cached_property
     def features(self) -> list[Feature]:
@@ -183,35 +194,58 @@ class Moments:
 
     def _base(self, subnet: Subnet, masks: dict[str, NDArray[np.bool_]]) -> dict[str, tuple[Float64, Float64]]:
         """The closed form where it applies, and the collected averages elsewhere."""
-        graph = self.supernet.graph
-        weights = self.supernet.weights(subnet, [n.operation for n in self.norms if n.operation])
-        bias = {
-            node.name: node.input[2] for node in graph.nodes if node.op_type in ("Conv", "Gemm") and len(node.input) > 2
-        }
+        ordered = {norm.name for norm in self.norms if norm.operation and self._is_ordered(norm, masks)}
+        others = [norm.operation for norm in self.norms if norm.operation and norm.name not in ordered]
+        weights = self.supernet.weights(subnet, others) if others else {}
         found = {}
         for norm in self.norms:
             rows = _entries(self.supernet, norm.own_gate, masks, len(self.tensors[f"{norm.name}/mean"]))
-            mean = self.tensors[f"{norm.name}/mean"][rows].astype(np.float64)
-            variance = self.tensors[f"{norm.name}/var"][rows].astype(np.float64)
-            if norm.operation in weights:
-                offset = graph.arrays[bias[norm.operation]][rows].astype(np.float64) if norm.operation in bias else 0.0
-                mean, variance = self._closed_form(norm, weights[norm.operation], masks, offset)
+            if norm.name in ordered:
+                mean, variance = self._look_up(norm, masks, rows)
+            elif norm.operation in weights:
+                mean, variance = self._closed_form(norm, weights[norm.operation], masks)
+            else:
+                mean, variance = (
+                    self.tensors[f"{norm.name}/{key}"][rows].astype(np.float64) for key in ("mean", "var")
+                )
+            if norm.bias is not None and (norm.name in ordered or norm.operation in weights):
+                mean = mean + self.supernet.graph.arrays[norm.bias][rows].astype(np.float64)
             found[norm.name] = (mean, np.maximum(variance, FLOOR))
         return found
 
     def _closed_form(
-        self,
-        norm: Norm,
-        weight: NDArray[np.float32],
-        masks: dict[str, NDArray[np.bool_]],
-        offset: NDArray[np.float64] | float,
+        self, norm: Norm, weight: NDArray[np.float32], masks: dict[str, NDArray[np.bool_]]
     ) -> tuple[Float64, Float64]:
         mu, cov = self.tensors[f"{norm.operation}/mu"], self.tensors[f"{norm.operation}/cov"]
         groups, entries = _kept(self.supernet, norm, masks, *mu.shape)
         matrix = weight.reshape(len(groups), -1, len(entries))
         mean = matrix @ mu[np.ix_(groups, entries)][..., None]
         variance = np.einsum("goi,goi->go", matrix @ cov[np.ix_(groups, entries, entries)], matrix)
-        return mean.reshape(-1).astype(np.float64) + offset, variance.reshape(-1).astype(np.float64)
+        return mean.reshape(-1).astype(np.float64), variance.reshape(-1).astype(np.float64)
+
+    def _is_ordered(self, norm: Norm, masks: dict[str, NDArray[np.bool_]]) -> bool:
+        """Whether first blocks are kept of the gate on an operation's input, and of its quantizer."""
+        return all(masks[gate][: masks[gate].sum()].all() for gate in (norm.gate, norm.bits) if gate is not None)
+
+    def _look_up(
+        self, norm: Norm, masks: dict[str, NDArray[np.bool_]], rows: NDArray[np.intp]
+    ) -> tuple[Float64, Float64]:
+        """The closed form of an operation that `_is_ordered`, from its table."""
+        is_cut = norm.gate is not None and norm.groups == 1
+        bits = int(masks[norm.bits].sum()) if norm.bits is not None else 0
+        table = self._tables.find((norm.name, bits))
+        if table is None:
+            table = self._table(norm, bits, self.supernet.space[str(norm.gate)].size if is_cut else 1)
+            self._tables.add((norm.name, bits), table, table.mean.nbytes + table.variance.nbytes)
+        kept = int(masks[str(norm.gate)].sum()) if is_cut else 1
+        return table.mean[rows, kept].astype(np.float64), table.variance[rows, kept].astype(np.float64)
+
+    def _table(self, norm: Norm, bits: int, blocks: int) -> Prefixes:
+        name = str(norm.operation)
+        whole = self.supernet.space.from_counts({norm.bits: bits} if norm.bits is not None else {})
+        mu, cov = self.tensors[f"{name}/mu"], self.tensors[f"{name}/cov"]
+        weight = self.supernet.weights(whole, [name])[name]
+        return prefixes(weight.reshape(len(mu), -1, mu.shape[-1]), mu, cov, blocks)
 
     def _shift(
         self, norm: Norm, base: tuple[Float64, Float64], features: Float64, masks: dict[str, NDArray[np.bool_]]
@@ -327,14 +361,17 @@ def _norms(supernet: Supernet) -> tuple[Norm, ...]:
             continue
         before = made_by.get(node.input[0])
         gate, operation, groups, own_gate = None, None, 1, carrier_gate.get(node.name)
+        bits, bias = None, None
         if before is not None and before.op_type in ("Conv", "Gemm"):
             gate, groups, weight = reader_gate.get(before.name), attribute(before, "group", 1), before.input[1]
             varies = gate is not None or weight in supernet.quantizers
             whole = own_gate is None or groups % supernet.space[own_gate].size == 0
             if varies and np.prod(graph.arrays[weight].shape[1:]) <= MAX_PATCH and (groups == 1 or whole):
                 operation = before.name
+                bits = supernet.quantizers[weight].gate if weight in supernet.quantizers else None
+                bias = before.input[2] if len(before.input) > 2 else None
         upstream = np.flatnonzero([position < order[node.name] for position in positions])
-        found.append(Norm(node.name, operation, groups, gate, own_gate, upstream))
+        found.append(Norm(node.name, operation, groups, gate, own_gate, bits, bias, upstream))
     return tuple(found)
 
 

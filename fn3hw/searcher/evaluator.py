@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
-from collections import OrderedDict
-from collections.abc import Hashable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import onnx
@@ -21,12 +18,13 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from fn3hw.deploy import Supernet, calibrated
+from fn3hw.deploy.kept import Kept
 from fn3hw.deploy.runtime import available_cores
 from fn3hw.deploy.segments import Segment, even_cuts, segments
 from fn3hw.errors import InputError
 from fn3hw.space.subnet import SearchSpace, Subnet
 
-_VERSION = 3
+_VERSION = 4
 CUTS = 3
 """Values that a chain is cut at; the more, the more is spared, and the more often data leave their fastest layout."""
 _FILES, _FILE_BYTES = 64, 2**27
@@ -101,21 +99,9 @@ class Evaluator:
         self._threads = threads
         self._calibration = calibration
         self._n_cuts = cuts if calibration is None else 0
-        self._forget()
-
-    def __getstate__(self) -> dict[str, Any]:
-        """What another process needs: all but what is kept."""
-        return {name: value for name, value in vars(self).items() if not isinstance(value, _Kept)}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """In another process."""
-        vars(self).update(state)
-        self._forget()
-
-    def _forget(self) -> None:
-        self._chains = _Kept[Subnet, list[Segment]](_FILES, _FILE_BYTES)
-        self._sessions = _Kept[str, onnxruntime.InferenceSession](_SESSIONS, _SESSION_BYTES)
-        self._values = _Kept[tuple[str, int, int], NDArray[np.float32]](_VALUES, _VALUE_BYTES)
+        self._chains = Kept[Subnet, list[Segment]](_FILES, _FILE_BYTES)
+        self._sessions = Kept[str, onnxruntime.InferenceSession](_SESSIONS, _SESSION_BYTES)
+        self._values = Kept[tuple[str, int, int], NDArray[np.float32]](_VALUES, _VALUE_BYTES)
 
     @property
     def space(self) -> SearchSpace:
@@ -215,37 +201,6 @@ class Evaluator:
         if self._calibration is None:
             return self._supernet.slice(subnet, statistics, pad=_PAD, packed=False)
         return calibrated(self._supernet, subnet, statistics, self._calibration)
-
-
-_Key = TypeVar("_Key", bound=Hashable)
-_Value = TypeVar("_Value")
-
-
-class _Kept(Generic[_Key, _Value]):
-    """Keeps what was used last, up to so many entries and bytes, and always the last one."""
-
-    def __init__(self, entries: int, size: int) -> None:
-        self._most, self._most_bytes, self._bytes = entries, size, 0
-        self._entries: OrderedDict[_Key, tuple[_Value, int]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def find(self, key: _Key) -> _Value | None:
-        """What is kept under a key."""
-        with self._lock:
-            if key not in self._entries:
-                return None
-            self._entries.move_to_end(key)
-            return self._entries[key][0]
-
-    def add(self, key: _Key, value: _Value, size: int) -> None:
-        """Keep a value; what was not used for longest gives way."""
-        with self._lock:
-            self._bytes += size - self._entries.pop(key, (None, 0))[1]
-            self._entries[key] = value, size
-            while len(self._entries) > max(1, self._most) or (
-                self._bytes > self._most_bytes and len(self._entries) > 1
-            ):
-                self._bytes -= self._entries.popitem(last=False)[1][1]
 
 
 def _session_options() -> onnxruntime.SessionOptions:

@@ -13,7 +13,15 @@ from fn3hw.deploy.moments import Moments
 from fn3hw.deploy.recalibrate import recalibrate
 from fn3hw.errors import InputError, RunError
 from fn3hw.space import nest
-from tests.networks import SEQUENCE_IMAGE, images, sequences_supernet, small_mobilenet, zoo_supernet
+from tests.networks import (
+    SEQUENCE_IMAGE,
+    images,
+    quantized,
+    resnext_supernet,
+    sequences_supernet,
+    small_mobilenet,
+    zoo_supernet,
+)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -104,6 +112,28 @@ def test_the_closed_form_is_exact_for_quantized_weights(groups: int) -> None:
         exact, closed = recalibrate(supernet, subnet, x)["norm"], moments.statistics(subnet)["norm"]
         np.testing.assert_allclose(closed[0], exact[0], rtol=0.02, atol=1e-3)
         np.testing.assert_allclose(closed[1], exact[1], rtol=0.02, atol=1e-4)
+
+
+@pytest.mark.parametrize("network", ["one gate", "mobilenet", "resnext", "quantized"])
+def test_ordered_subnets_are_looked_up_as_they_are_computed(network: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    known = {
+        "one gate": lambda: export(nest(OneGate(3).eval(), torch.zeros(2, 1, 12, 12), ("channel",))),
+        "mobilenet": lambda: export(small_mobilenet()),
+        "resnext": resnext_supernet,
+        "quantized": lambda: quantized()[1],
+    }
+    supernet, rng = known[network](), np.random.default_rng(3)
+    x = rng.standard_normal((32, *supernet.input_shape)).astype(np.float32)
+    moments = Moments.collect(supernet, x, subnets=8, images_per_subnet=32)
+    subnets = [supernet.space.random(rng, prefix=True) for _ in range(20)]
+    looked_up = [moments.statistics(subnet) for subnet in subnets]
+    assert len(moments._tables) > 0
+    monkeypatch.setattr(Moments, "_is_ordered", lambda *_: False)
+    for subnet, found in zip(subnets, looked_up, strict=True):
+        computed, present = moments.statistics(subnet), {node.name for node in supernet.slice(subnet).graph.node}
+        for name in found.keys() & present:
+            np.testing.assert_allclose(found[name], computed[name], rtol=2e-4, atol=1e-5)
 
 
 def test_the_closed_form_of_a_depthwise_convolution_knows_its_kept_channels() -> None:
