@@ -1,7 +1,7 @@
 """A small space enumerated completely: the cost and the accuracy of every subnet, so that regret is known exactly.
 
-The space is that of a run, along the ladders of counts that its cost model gives. What is kept is a table with a row
-per subnet: counts, predicted costs, and accuracy on the images that a search would see.
+The space is that of a run, with at most four counts of each gate, those of channels in multiples of eight. What is kept
+is a table with a row per subnet: counts, predicted costs, and accuracy on the images that a search would see.
 Usage: python benchmarks/truth.py RUN PROFILE; goes on with RUN/truth.jsonl, writes results/truth.csv
 """
 
@@ -26,11 +26,13 @@ from fn3hw.searcher.charge import COLUMNS
 from fn3hw.searcher.ports import FloatArray, IntArray
 from fn3hw.searcher.searching import evaluator_of
 from fn3hw.space.files import write_text
+from fn3hw.space.gate import Gate
 from fn3hw.space.subnet import SearchSpace, Subnet
 
 TABLE = RESULTS / "truth.csv"
 IMAGES = 2000
-MOST = 20_000
+RUNGS, MULTIPLE = 4, 8
+"""Counts of a gate, at most, and what those of channels are multiples of."""
 
 
 def main() -> None:
@@ -38,10 +40,8 @@ def main() -> None:
     supernet = opened.supernet.with_blockwise(profile.blockwise)
     cost = fit_cost(profile)
     charge = Charge(supernet.space, cost)
-    combinations = int(np.prod([len(ladder) for ladder in charge.ladders]))
-    if combinations > MOST:
-        raise SystemExit(f"{combinations} combinations are too many to enumerate; at most {MOST}.")
-    states = np.array(list(product(*charge.ladders)), dtype=np.int64)
+    ladders = [ladder(gate) for gate in supernet.space]
+    states = np.array(list(product(*ladders)), dtype=np.int64)
     evaluator = evaluator_of(supernet, opened.moments, opened.data, "search", IMAGES, integers=False)
     subnets = [charge.subnet(state) for state in charge.canonical(states)]
     with Archive(opened.folder / "truth.jsonl", supernet.space, evaluator.key) as archive:
@@ -67,14 +67,21 @@ def main() -> None:
         {
             "network": opened.run.recipe.network.model_dump(mode="json", exclude_defaults=True),
             "gates": len(gates),
-            "rungs": [len(ladder) for ladder in charge.ladders],
-            "combinations": combinations,
+            "rungs": [len(one) for one in ladders],
+            "combinations": len(states),
             "subnets": len(known),
             "images": IMAGES,
             "latency_ms": [float(table.latency_ms.min()), float(table.latency_ms.max())],
             "accuracy": [float(table.accuracy.min()), float(table.accuracy.max())],
         },
     )
+
+
+def ladder(gate: Gate) -> list[int]:
+    """Counts of a gate, evenly from all blocks to the fewest."""
+    counts = np.linspace(gate.size, gate.min_kept, RUNGS)
+    multiple = MULTIPLE if gate.level == "channel" else 1
+    return sorted({int(round(count / multiple) * multiple) for count in counts}, reverse=True)
 
 
 class Truth:
