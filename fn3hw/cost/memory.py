@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fn3hw.cost.basis import FloatArray
 from fn3hw.cost.solve import fit_relative
@@ -70,6 +71,16 @@ class Size:
             total += tensor.bytes * states.counts[:, list(tensor.columns)].prod(axis=1) * there * share
         return total
 
+    def present(self, states: States) -> NDArray[np.bool_]:
+        """Whether anything that a gate decides is left, shape (n, G): not so of a gate inside a removed branch."""
+        found, decides = np.zeros(states.counts.shape, dtype=np.bool_), np.zeros(states.counts.shape[1], dtype=np.bool_)
+        for tensor in self.tensors:
+            there = states.branches[:, list(tensor.branch_columns)].all(axis=1)
+            for column in (*tensor.columns, *([] if tensor.bit_column is None else [tensor.bit_column])):
+                found[:, column] |= there
+                decides[column] = True
+        return found | ~decides
+
     def fit(self, states: States, size_bytes: FloatArray) -> Size:
         """Fit the bytes of the graph: a constant and some per branch; returns itself."""
         graph = size_bytes - self.parameter_bytes(states)
@@ -127,5 +138,5 @@ class PeakMemory:
 
     def _matrix(self, states: States) -> FloatArray:
         parameters = self._size.parameter_bytes(states)[:, None] / MIB
-        widths = states.counts / self._largest
+        widths = states.counts / self._largest * self._size.present(states)
         return np.concatenate([np.ones((len(states), 1)), parameters, widths], axis=1)
