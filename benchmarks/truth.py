@@ -1,7 +1,8 @@
 """A small space enumerated completely: the cost and the accuracy of every subnet, so that regret is known exactly.
 
-The space is that of a run, with at most four counts of each gate, those of channels in multiples of eight. What is kept
-is a table with a row per subnet: counts, predicted costs, and accuracy on the images that a search would see.
+The space is that of a run, with at most four counts of each gate, those of channels in multiples of eight between the
+ends. What is kept is a table with a row per subnet: counts, predicted costs, and accuracy on the images that a search
+would see.
 Usage: python benchmarks/truth.py RUN PROFILE; goes on with RUN/truth.jsonl, writes results/truth.csv
 """
 
@@ -32,7 +33,7 @@ from fn3hw.space.subnet import SearchSpace, Subnet
 TABLE = RESULTS / "truth.csv"
 IMAGES = 2000
 RUNGS, MULTIPLE = 4, 8
-"""Counts of a gate, at most, and what those of channels are multiples of."""
+"""Counts of a gate, at most, and what those of channels between the ends are multiples of."""
 
 
 def main() -> None:
@@ -78,10 +79,11 @@ def main() -> None:
 
 
 def ladder(gate: Gate) -> list[int]:
-    """Counts of a gate, evenly from all blocks to the fewest."""
-    counts = np.linspace(gate.size, gate.min_kept, RUNGS)
+    """Counts of a gate, about evenly from all blocks to the fewest."""
     multiple = MULTIPLE if gate.level == "channel" else 1
-    return sorted({int(round(count / multiple) * multiple) for count in counts}, reverse=True)
+    between = np.linspace(gate.size, gate.min_kept, RUNGS)[1:-1] / multiple
+    counts = {int(count) * multiple for count in between.round()}
+    return sorted({gate.size, gate.min_kept, *np.clip(list(counts), gate.min_kept, gate.size).tolist()}, reverse=True)
 
 
 class Truth:

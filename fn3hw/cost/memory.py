@@ -58,6 +58,7 @@ class Size:
         except (KeyError, TypeError, ValueError) as error:
             raise ProfileError(f"The profile's parameters do not fit its search space: {error!r}.") from error
         self.tensors = tuple(Tensor(size, *key) for key, size in total.items())
+        self._inside = self._find_inside()
         self._graph = np.zeros(1 + len(encoder.branches))
 
     def parameter_bytes(self, states: States) -> FloatArray:
@@ -73,13 +74,18 @@ class Size:
 
     def present(self, states: States) -> NDArray[np.bool_]:
         """Whether anything that a gate decides is left, shape (n, G): not so of a gate inside a removed branch."""
-        found, decides = np.zeros(states.counts.shape, dtype=np.bool_), np.zeros(states.counts.shape[1], dtype=np.bool_)
+        found = np.ones(states.counts.shape, dtype=np.bool_)
+        for column, options in self._inside.items():
+            found[:, column] = np.any([states.branches[:, list(needed)].all(axis=1) for needed in options], axis=0)
+        return found
+
+    def _find_inside(self) -> dict[int, set[tuple[int, ...]]]:
+        """Per gate all of whose tensors are in branches, what its tensors need: any one of them has all of its own."""
+        needs: dict[int, set[tuple[int, ...]]] = {}
         for tensor in self.tensors:
-            there = states.branches[:, list(tensor.branch_columns)].all(axis=1)
             for column in (*tensor.columns, *([] if tensor.bit_column is None else [tensor.bit_column])):
-                found[:, column] |= there
-                decides[column] = True
-        return found | ~decides
+                needs.setdefault(column, set()).add(tensor.branch_columns)
+        return {column: options for column, options in needs.items() if () not in options}
 
     def fit(self, states: States, size_bytes: FloatArray) -> Size:
         """Fit the bytes of the graph: a constant and some per branch; returns itself."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
+from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
 
 _Key = TypeVar("_Key", bound=Hashable)
@@ -24,6 +25,7 @@ class Kept(Generic[_Key, _Value]):
     def __init__(self, entries: int, size: int) -> None:
         self._most, self._most_bytes, self._bytes = entries, size, 0
         self._entries: OrderedDict[_Key, tuple[_Value, int]] = OrderedDict()
+        self._under_way: dict[_Key, Future[_Value]] = {}
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -39,6 +41,29 @@ class Kept(Generic[_Key, _Value]):
                 return None
             self._entries.move_to_end(key)
             return self._entries[key][0]
+
+    def get(self, key: _Key, make: Callable[[], tuple[_Value, int]]) -> _Value:
+        """What is kept under a key, or what ``make`` gives with its size; threads that ask meanwhile wait for it."""
+        with self._lock:
+            if key in self._entries:
+                self._entries.move_to_end(key)
+                return self._entries[key][0]
+            waiting = self._under_way.get(key)
+            if waiting is None:
+                own = self._under_way[key] = Future[_Value]()
+        if waiting is not None:
+            return waiting.result()
+        try:
+            value, size = make()
+            self.add(key, value, size)
+            own.set_result(value)
+        except BaseException as error:
+            own.set_exception(error)
+            raise
+        finally:
+            with self._lock:
+                del self._under_way[key]
+        return value
 
     def add(self, key: _Key, value: _Value, size: int) -> None:
         """Keep a value; what was not used for longest gives way."""

@@ -33,6 +33,7 @@ from safetensors.numpy import save as save_tensors
 from fn3hw.deploy.features import Feature, columns, features_of
 from fn3hw.deploy.graph import attribute
 from fn3hw.deploy.kept import Kept
+from fn3hw.deploy.norms import Norm, kept_entries, kept_inputs, norms_of
 from fn3hw.deploy.prefixes import Prefixes, prefixes
 from fn3hw.deploy.recalibrate import check_images, observe
 from fn3hw.deploy.runtime import FloatArray
@@ -41,8 +42,6 @@ from fn3hw.errors import RunError
 from fn3hw.space.files import write_bytes
 from fn3hw.space.subnet import Subnet
 
-MAX_PATCH = 2304
-"""Longest input patch (channels × kernel size) whose second moments are collected; longer ones are left to the fit."""
 MAX_ENTRIES = 1_000_000
 """Most numbers that patches of one batch may take: of more, only every so many images are looked at."""
 FEWEST, PER_FEATURE = 128, 5
@@ -53,31 +52,6 @@ RIDGE = 0.03
 FLOOR = 1e-12
 
 Float64 = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Norm:
-    """A batch-norm node and the linear operation before it.
-
-    Args:
-        name: the batch-norm node.
-        operation: the node of the linear operation, or None where the closed form does not apply to it.
-        groups: of the operation, each with an input of its own.
-        gate: the gate on its input; with several groups, they go with the operation's own gate instead.
-        own_gate: the gate that decides its own width, or None.
-        bits: the bit gate of the operation's weight, or None.
-        bias: of the operation, or None.
-        upstream: columns of the features that can change its input.
-    """
-
-    name: str
-    operation: str | None
-    groups: int
-    gate: str | None
-    own_gate: str | None
-    bits: str | None
-    bias: str | None
-    upstream: NDArray[np.intp]
 
 
 @dataclass(frozen=True)
@@ -182,7 +156,7 @@ class Moments:
             raise RunError(f"{path} cannot be read: {error}.", hint=hint) from error
         if stamp != supernet.digest:
             raise RunError(f"{path} was collected on another network.", hint=hint)
-        norms = _norms(supernet)
+        norms = norms_of(supernet)
         for name in (norm.operation for norm in norms if norm.operation):
             if f"{name}/mu" not in tensors:
                 raise RunError(f"{path} was collected by an earlier fn3hw: it has nothing on {name}.", hint=hint)
@@ -199,7 +173,7 @@ class Moments:
         weights = self.supernet.weights(subnet, others) if others else {}
         found = {}
         for norm in self.norms:
-            rows = _entries(self.supernet, norm.own_gate, masks, len(self.tensors[f"{norm.name}/mean"]))
+            rows = kept_entries(self.supernet, norm.own_gate, masks, len(self.tensors[f"{norm.name}/mean"]))
             if norm.name in ordered:
                 mean, variance = self._look_up(norm, masks, rows)
             elif norm.operation in weights:
@@ -217,7 +191,7 @@ class Moments:
         self, norm: Norm, weight: NDArray[np.float32], masks: dict[str, NDArray[np.bool_]]
     ) -> tuple[Float64, Float64]:
         mu, cov = self.tensors[f"{norm.operation}/mu"], self.tensors[f"{norm.operation}/cov"]
-        groups, entries = _kept(self.supernet, norm, masks, *mu.shape)
+        groups, entries = kept_inputs(self.supernet, norm, masks, *mu.shape)
         matrix = weight.reshape(len(groups), -1, len(entries))
         mean = matrix @ mu[np.ix_(groups, entries)][..., None]
         variance = np.einsum("goi,goi->go", matrix @ cov[np.ix_(groups, entries, entries)], matrix)
@@ -233,26 +207,25 @@ class Moments:
         """The closed form of an operation that `_is_ordered`, from its table."""
         is_cut = norm.gate is not None and norm.groups == 1
         bits = int(masks[norm.bits].sum()) if norm.bits is not None else 0
-        table = self._tables.find((norm.name, bits))
-        if table is None:
-            table = self._table(norm, bits, self.supernet.space[str(norm.gate)].size if is_cut else 1)
-            self._tables.add((norm.name, bits), table, table.mean.nbytes + table.variance.nbytes)
+        blocks = self.supernet.space[str(norm.gate)].size if is_cut else 1
+        table = self._tables.get((norm.name, bits), lambda: self._table(norm, bits, blocks))
         kept = int(masks[str(norm.gate)].sum()) if is_cut else 1
         return table.mean[rows, kept].astype(np.float64), table.variance[rows, kept].astype(np.float64)
 
-    def _table(self, norm: Norm, bits: int, blocks: int) -> Prefixes:
+    def _table(self, norm: Norm, bits: int, blocks: int) -> tuple[Prefixes, int]:
         name = str(norm.operation)
         whole = self.supernet.space.from_counts({norm.bits: bits} if norm.bits is not None else {})
         mu, cov = self.tensors[f"{name}/mu"], self.tensors[f"{name}/cov"]
         weight = self.supernet.weights(whole, [name])[name]
-        return prefixes(weight.reshape(len(mu), -1, mu.shape[-1]), mu, cov, blocks)
+        table = prefixes(weight.reshape(len(mu), -1, mu.shape[-1]), mu, cov, blocks)
+        return table, table.mean.nbytes + table.variance.nbytes
 
     def _shift(
         self, norm: Norm, base: tuple[Float64, Float64], features: Float64, masks: dict[str, NDArray[np.bool_]]
     ) -> tuple[FloatArray, FloatArray]:
         mean, variance = base
         fit = self.tensors[f"{norm.name}/fit"]
-        rows = _entries(self.supernet, norm.own_gate, masks, fit.shape[1])
+        rows = kept_entries(self.supernet, norm.own_gate, masks, fit.shape[1])
         shift, log_ratio = (fit[:, rows] @ np.append(features[norm.upstream], 1.0)).astype(np.float64)
         new_mean = mean + shift * np.sqrt(variance)
         return new_mean.astype(np.float32), (variance * np.exp(log_ratio)).astype(np.float32)
@@ -262,7 +235,7 @@ class _Collector:
     """Accumulates what exact recalibration of a few subnets shows."""
 
     def __init__(self, supernet: Supernet) -> None:
-        self.supernet, self.norms = supernet, _norms(supernet)
+        self.supernet, self.norms = supernet, norms_of(supernet)
         self.nodes = {node.name: node for node in supernet.graph.nodes}
         self.seen: list[tuple[Subnet, Statistics]] = []
         self.sums: dict[str, tuple[Float64, Float64, Float64, Float64]] = {}
@@ -285,7 +258,7 @@ class _Collector:
         node = self.nodes[name]
         shape = self.supernet.graph.arrays[node.input[1]].shape
         full = norm.groups, int(np.prod(shape[1:]))
-        groups, entries = _kept(self.supernet, norm, masks, *full)
+        groups, entries = kept_inputs(self.supernet, norm, masks, *full)
         patches = _patches(x, node, shape, len(groups))
         if name not in self.sums:
             square = (*full, full[1])
@@ -321,7 +294,7 @@ class _Collector:
         means, log_vars, count = (np.zeros(self.supernet.graph.arrays[node.input[1]].shape) for _ in range(3))
         for subnet, statistics in self.seen:
             if norm.name in statistics:
-                rows = _entries(self.supernet, norm.own_gate, self.supernet.space.masks(subnet), len(count))
+                rows = kept_entries(self.supernet, norm.own_gate, self.supernet.space.masks(subnet), len(count))
                 means[rows] += statistics[norm.name][0]
                 log_vars[rows] += np.log(statistics[norm.name][1] + FLOOR)
                 count[rows] += 1
@@ -337,7 +310,7 @@ class _Collector:
         target, weight = np.zeros((2, len(self.seen), width)), np.zeros((len(self.seen), width))
         for row, (subnet, statistics) in enumerate(self.seen):
             if norm.name in statistics:
-                kept = _entries(self.supernet, norm.own_gate, self.supernet.space.masks(subnet), width)
+                kept = kept_entries(self.supernet, norm.own_gate, self.supernet.space.masks(subnet), width)
                 mean, variance = bases[row][norm.name]
                 exact_mean, exact_variance = statistics[norm.name]
                 target[0, row, kept] = (exact_mean - mean) / np.sqrt(variance)
@@ -346,51 +319,6 @@ class _Collector:
         normal = np.einsum("rf,rc,rg->cfg", inputs, weight, inputs) + RIDGE * np.eye(inputs.shape[1])
         right = np.einsum("rf,rc,krc->kcf", inputs, weight, target)
         return np.linalg.solve(normal[None], right[..., None])[..., 0].astype(np.float32)
-
-
-def _norms(supernet: Supernet) -> tuple[Norm, ...]:
-    graph = supernet.graph
-    made_by = {node.output[0]: node for node in graph.nodes}
-    order = {node.name: index for index, node in enumerate(graph.nodes)}
-    reader_gate = {operation: gate for gate, group in graph.groups.items() for operation in group.readers}
-    carrier_gate = {operation: gate for gate, group in graph.groups.items() for operation in group.carriers}
-    positions = [f.first for f in features_of(supernet) for _ in f.values(supernet.space.masks(supernet.space.full()))]
-    found = []
-    for node in graph.nodes:
-        if node.op_type != "BatchNormalization":
-            continue
-        before = made_by.get(node.input[0])
-        gate, operation, groups, own_gate = None, None, 1, carrier_gate.get(node.name)
-        bits, bias = None, None
-        if before is not None and before.op_type in ("Conv", "Gemm"):
-            gate, groups, weight = reader_gate.get(before.name), attribute(before, "group", 1), before.input[1]
-            varies = gate is not None or weight in supernet.quantizers
-            whole = own_gate is None or groups % supernet.space[own_gate].size == 0
-            if varies and np.prod(graph.arrays[weight].shape[1:]) <= MAX_PATCH and (groups == 1 or whole):
-                operation = before.name
-                bits = supernet.quantizers[weight].gate if weight in supernet.quantizers else None
-                bias = before.input[2] if len(before.input) > 2 else None
-        upstream = np.flatnonzero([position < order[node.name] for position in positions])
-        found.append(Norm(node.name, operation, groups, gate, own_gate, bits, bias, upstream))
-    return tuple(found)
-
-
-def _entries(
-    supernet: Supernet, gate: str | None, masks: dict[str, NDArray[np.bool_]], length: int
-) -> NDArray[np.intp]:
-    """Indices along an axis of ``length`` entries that a gate's kept blocks occupy; all of them without a gate."""
-    if gate is None:
-        return np.arange(length)
-    return np.flatnonzero(np.repeat(masks[gate], length // supernet.space[gate].size))
-
-
-def _kept(
-    supernet: Supernet, norm: Norm, masks: dict[str, NDArray[np.bool_]], groups: int, length: int
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Which groups of an operation a subnet keeps, and which of the ``length`` entries of each one's input."""
-    if groups == 1:
-        return np.arange(1), _entries(supernet, norm.gate, masks, length)
-    return _entries(supernet, norm.own_gate, masks, groups), np.arange(length)
 
 
 def _patches(x: FloatArray, node: onnx.NodeProto, weight_shape: tuple[int, ...], groups: int) -> FloatArray:

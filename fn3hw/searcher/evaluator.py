@@ -174,20 +174,20 @@ class Evaluator:
         return value
 
     def _chain(self, subnet: Subnet) -> list[Segment]:
-        chain = self._chains.find(subnet)
-        if chain is None:
+        def make() -> tuple[list[Segment], int]:
             chain = segments(self._model(subnet), self._cuts)
-            self._chains.add(subnet, chain, sum(len(segment.model) for segment in chain))
-        return chain
+            return chain, sum(len(segment.model) for segment in chain)
+
+        return self._chains.get(subnet, make)
 
     def _session(self, segment: Segment) -> onnxruntime.InferenceSession:
-        session = self._sessions.find(segment.digest)
-        if session is None:
+        def make() -> tuple[onnxruntime.InferenceSession, int]:
             session = onnxruntime.InferenceSession(
                 segment.model, _session_options(), providers=["CPUExecutionProvider"]
             )
-            self._sessions.add(segment.digest, session, len(segment.model))
-        return session
+            return session, len(segment.model)
+
+        return self._sessions.get(segment.digest, make)
 
     @cached_property
     def _cuts(self) -> dict[str, onnx.ValueInfoProto]:

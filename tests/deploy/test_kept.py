@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import pickle
+import threading
+import time
 from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given
@@ -26,7 +29,34 @@ def test_bounds_hold_and_the_last_one_is_always_there(entries: int, size: int, a
         assert kept.find(key) == own and len(kept) <= entries
         held = sum(sizes[other] for other in sizes if kept.find(other) is not None)
         assert held <= size or len(kept) == 1
-        kept.find(key)
+
+
+def test_threads_that_ask_at_once_wait_for_the_one_that_makes() -> None:
+    kept, made, asked = Kept[int, str](2, 99), list[int](), threading.Barrier(4)
+
+    def make() -> tuple[str, int]:
+        made.append(1)
+        time.sleep(0.05)
+        return "one", 3
+
+    def ask(_: int) -> str:
+        asked.wait()
+        return kept.get(1, make)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(ask, range(4))) == ["one"] * 4
+    assert made == [1] and kept.find(1) == "one"
+
+
+def test_what_could_not_be_made_is_made_when_it_is_asked_for_again() -> None:
+    kept = Kept[int, str](2, 99)
+
+    def fail() -> tuple[str, int]:
+        raise ValueError("no memory")
+
+    with pytest.raises(ValueError, match="no memory"):
+        kept.get(1, fail)
+    assert kept.get(1, lambda: ("one", 3)) == kept.get(1, fail) == "one"
 
 
 def test_in_another_process_nothing_is_kept() -> None:

@@ -106,7 +106,7 @@ def test_what_a_subnet_shares_with_one_before_it_is_not_computed_again(
     supernet: Supernet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images, labels = Data().arrays("search", 64)
-    evaluator = Evaluator(supernet, None, images, labels, bn="stored", batch_size=16, threads=1)
+    evaluator = Evaluator(supernet, None, images, labels, bn="stored", batch_size=16)
     opened: list[bytes] = []
     session = onnxruntime.InferenceSession
 
