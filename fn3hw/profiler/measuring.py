@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Final
 
 import numpy as np
@@ -82,8 +82,14 @@ class Effort:
             )
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Plain JSON values; `from_json` reads them back."""
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Effort:
+        """From `to_json`, also of an earlier version: settings that there are no more are left out."""
+        known = (one.name for one in fields(cls))
+        return cls(**{name: document[name] for name in known if name in document})
 
 
 _KNOWN: Final = 5

@@ -81,7 +81,7 @@ class Meter:
         profile.check_network(network.architecture)
         settings = profile.settings
         self._profile = profile
-        self._effort = effort or Effort(**settings["effort"])
+        self._effort = effort or Effort.from_json(settings["effort"])
         self._runtime = Runtime.from_json(settings["runtime"])
         full = network.with_blockwise(profile.blockwise).deployed(network.space.parse(profile.reference.subnet))
         self._reference: bytes = full.SerializeToString(deterministic=True)

@@ -34,6 +34,16 @@ def test_a_file_is_timed_on_the_scale_of_the_profile(
     assert local.put(network.model())  # the session that was passed in is still open
 
 
+def test_a_profile_of_an_earlier_version_is_read_with_the_settings_that_there_still_are(
+    local: Session, network: FakeSupernet, measured: Profile
+) -> None:
+    effort = measured.settings["effort"] | {"kernel_warmup_s": 0.5}
+    with Meter(network, measured.model_copy(update={"settings": measured.settings | {"effort": effort}}), local) as old:
+        assert old.time(network.model()).latency_ms > 0
+    assert Effort.from_json({"rounds": 2, "kernel_warmup_s": 0.5}) == Effort(rounds=2)
+    assert Effort.from_json(Effort(rounds=7, seconds=0.3).to_json()) == Effort(rounds=7, seconds=0.3)
+
+
 def test_an_interval_that_is_too_wide_is_no_answer(
     local: Session, network: FakeSupernet, measured: Profile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
