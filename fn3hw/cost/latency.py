@@ -14,7 +14,8 @@ from fn3hw.cost.evidence import Evidence, bent
 from fn3hw.cost.kin import with_priors
 from fn3hw.cost.parts import Part, fit_part, weighted_error
 from fn3hw.cost.solve import Fit, fit_relative, huber_weights
-from fn3hw.cost.state import States
+from fn3hw.cost.state import Encoder, States
+from fn3hw.cost.tables import Piece
 
 _OUTLIER = 0.005
 _LEAST_LEFT = 0.2
@@ -51,6 +52,10 @@ class Latency:
     def predict(self, states: States) -> FloatArray:
         """Latency in ms, shape (n,)."""
         return bent(self._sum(states), self.bend)
+
+    def pieces(self, encoder: Encoder) -> list[Piece]:
+        """What latency is the sum of before it is bent, but for the offset, for sums of latency, memory and size."""
+        return [Piece(part.gates(encoder), part.predict, (1.0, 0.0, 0.0)) for part in self.parts]
 
     def _sum(self, states: States) -> FloatArray:
         total = np.full(len(states), self.offset_ms)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from fn3hw.cost.basis import FloatArray
 from fn3hw.cost.solve import fit_relative
 from fn3hw.cost.state import Encoder, States
+from fn3hw.cost.tables import Piece
 from fn3hw.errors import ProfileError
 
 MIB: Final = 1 << 20
@@ -33,6 +35,14 @@ class Tensor:
     branch_columns: tuple[int, ...]
     bit_column: int | None
     bits: tuple[float, ...]
+
+    def of(self, states: States) -> FloatArray:
+        """Bytes, shape (n,)."""
+        there = states.branches[:, list(self.branch_columns)].all(axis=1)
+        share = np.ones(len(states))
+        if self.bit_column is not None:
+            share = np.array(self.bits)[states.counts[:, self.bit_column].astype(int) - 1] / 32
+        return np.asarray(self.bytes * states.counts[:, list(self.columns)].prod(axis=1) * there * share)
 
 
 class Size:
@@ -57,6 +67,7 @@ class Size:
                 total[key] = total.get(key, 0.0) + float(one["fixed_bytes"])
         except (KeyError, TypeError, ValueError) as error:
             raise ProfileError(f"The profile's parameters do not fit its search space: {error!r}.") from error
+        self._encoder = encoder
         self.tensors = tuple(Tensor(size, *key) for key, size in total.items())
         self._inside = self._find_inside()
         self._graph = np.zeros(1 + len(encoder.branches))
@@ -65,11 +76,7 @@ class Size:
         """Bytes of all parameters, shape (n,)."""
         total = np.zeros(len(states))
         for tensor in self.tensors:
-            there = states.branches[:, list(tensor.branch_columns)].all(axis=1)
-            share = np.ones(len(states))
-            if tensor.bit_column is not None:
-                share = np.array(tensor.bits)[states.counts[:, tensor.bit_column].astype(int) - 1] / 32
-            total += tensor.bytes * states.counts[:, list(tensor.columns)].prod(axis=1) * there * share
+            total += tensor.of(states)
         return total
 
     def present(self, states: States) -> NDArray[np.bool_]:
@@ -78,6 +85,10 @@ class Size:
         for column, options in self._inside.items():
             found[:, column] = np.any([states.branches[:, list(needed)].all(axis=1) for needed in options], axis=0)
         return found
+
+    def deciding(self, column: int) -> set[int]:
+        """The branches that `present` depends on for a gate."""
+        return {branch for needed in self._inside.get(column, ()) for branch in needed}
 
     def _find_inside(self) -> dict[int, set[tuple[int, ...]]]:
         """Per gate all of whose tensors are in branches, what its tensors need: any one of them has all of its own."""
@@ -101,6 +112,25 @@ class Size:
         """MiB of the file, shape (n,)."""
         size: FloatArray = (self.parameter_bytes(states) + self._matrix(states) @ self._graph) / MIB
         return size
+
+    def pieces(self, peak: float) -> Iterator[Piece]:
+        """What the size is the sum of, but for a constant, for sums of latency, peak memory and size in MiB.
+
+        Args:
+            peak: share of the parameters in peak memory.
+        """
+        for tensor in self.tensors:
+            gates = {*tensor.columns, *(self._encoder.gate_of(branch) for branch in tensor.branch_columns)}
+            bits = [] if tensor.bit_column is None else [tensor.bit_column]
+            yield Piece(frozenset({*gates, *bits}), tensor.of, (0.0, peak / MIB, 1 / MIB))
+        for branch, coef in enumerate(self._graph[1:]):
+            gates = {self._encoder.gate_of(branch)}
+            yield Piece(frozenset(gates), partial(_is_there, branch), (0.0, 0.0, float(coef) / MIB))
+
+    @property
+    def constant_mib(self) -> float:
+        """What no gate decides."""
+        return float(self._graph[0] / MIB)
 
     @staticmethod
     def _matrix(states: States) -> FloatArray:
@@ -142,7 +172,27 @@ class PeakMemory:
         result: FloatArray = self._matrix(states) @ self._coef
         return result
 
+    def pieces(self, encoder: Encoder) -> Iterator[Piece]:
+        """What memory and file are the sums of, but for constants, for sums of latency, peak memory and size."""
+        coef = self._coef if self._coef is not None else np.zeros(2 + len(self._largest))
+        yield from self._size.pieces(float(coef[1]))
+        for column, per_width in enumerate(coef[2:]):
+            gates = frozenset({column}) | {encoder.gate_of(branch) for branch in self._size.deciding(column)}
+            yield Piece(gates, partial(self._width, column), (0.0, float(per_width), 0.0))
+
+    @property
+    def constant_mib(self) -> float:
+        """What no gate decides; NaN where no memory was measured."""
+        return float("nan") if self._coef is None else float(self._coef[0])
+
+    def _width(self, column: int, states: States) -> FloatArray:
+        return np.asarray(states.counts[:, column] / self._largest[column] * self._size.present(states)[:, column])
+
     def _matrix(self, states: States) -> FloatArray:
         parameters = self._size.parameter_bytes(states)[:, None] / MIB
         widths = states.counts / self._largest * self._size.present(states)
         return np.concatenate([np.ones((len(states), 1)), parameters, widths], axis=1)
+
+
+def _is_there(branch: int, states: States) -> FloatArray:
+    return states.branches[:, branch].astype(np.float64)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from fn3hw.cost.audit import Audit, audit
 from fn3hw.cost.basis import FloatArray, Rule
-from fn3hw.cost.evidence import Evidence
+from fn3hw.cost.evidence import Evidence, bent
 from fn3hw.cost.intervals import jackknife, jackknife_plus, without_noise
 from fn3hw.cost.latency import Latency, predict_each
 from fn3hw.cost.memory import PeakMemory, Size
 from fn3hw.cost.metrics import Metrics
 from fn3hw.cost.ports import MeasuredProfile
 from fn3hw.cost.state import Encoder, States
+from fn3hw.cost.tables import Tables
 from fn3hw.errors import UnknownName
 from fn3hw.space.gate import Gate
 from fn3hw.space.subnet import SearchSpace, Subnet
@@ -148,6 +149,28 @@ class CostModel:
         states = self._encoder.ordered(counts)
         each = (self._latency.predict(states), self._peak.predict(states), self._size.predict(states))
         return np.stack(each, axis=1)
+
+    def on_ladders(self, ladders: Sequence[NDArray[np.int64]]) -> Callable[[NDArray[np.int64]], FloatArray] | None:
+        """`costs` of states on ladders, looked up; None where that would take too large tables.
+
+        Args:
+            ladders: counts of each gate, G arrays.
+
+        Returns:
+            From numbers of rungs, shape (n, G), to latency_ms, peak_mib and size_mib, shape (n, 3).
+        """
+        pieces = [*self._latency.pieces(self._encoder), *self._peak.pieces(self._encoder)]
+        tables = Tables.of(pieces, self._encoder, ladders)
+        if tables is None:
+            return None
+        constants = np.array([self._latency.offset_ms, self._peak.constant_mib, self._size.constant_mib])
+
+        def costs(rungs: NDArray[np.int64]) -> FloatArray:
+            sums: FloatArray = tables.sums(rungs) + constants
+            sums[:, 0] = bent(sums[:, 0], self._latency.bend)
+            return sums
+
+        return costs
 
     def disagreement(self, subnets: Iterable[Subnet]) -> FloatArray:
         """How the fits that each left out one measured subnet predict others: shape (measured, subnets).

@@ -13,7 +13,7 @@ from fn3hw.cost.basis import FloatArray, Rule, all_pairs, design, is_fast
 from fn3hw.cost.context import Context
 from fn3hw.cost.evidence import Evidence
 from fn3hw.cost.solve import Fit, fit_relative, huber_weights
-from fn3hw.cost.state import States
+from fn3hw.cost.state import Encoder, States
 from fn3hw.cost.units import Unit, UnitTable
 
 Mode = tuple[tuple[int, int, int], ...]
@@ -73,6 +73,17 @@ class Part:
     def alpha(self) -> float:
         """Ridge of the coefficients, relative to columns of unit root mean square; the first one is not shrunk."""
         return ALPHA if self.origin is None else ALPHA_FROM_ORIGIN
+
+    def gates(self, encoder: Encoder) -> frozenset[int]:
+        """Numbers of the gates that its time depends on."""
+        found = {*self.columns, *(column for column, _, _ in self.mode)}
+        asked = [one for context in self.contexts for one in context]
+        found |= {one.column for one in asked if one.kind != "branch"}
+        branches = {*self.branch_columns, *(one.column for one in asked if one.kind == "branch")}
+        found |= {encoder.gate_of(branch) for branch in branches}
+        if self.bordered and self.before is not None:
+            found.add(self.before)
+        return frozenset(found) | (self.origin.gates(encoder) if self.origin is not None else frozenset())
 
     def present(self, states: States) -> NDArray[np.bool_]:
         """Whether the unit exists, in a precision of the part's mode, shape (n,)."""

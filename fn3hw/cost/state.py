@@ -81,6 +81,10 @@ class Encoder:
         columns, blocks = np.array(self._bits, dtype=np.int64).reshape(-1, 2).T
         return States(counts.astype(np.float64), counts[:, columns] > blocks)
 
+    def gate_of(self, branch: int) -> int:
+        """Number of the layer gate that a column of `States.branches` belongs to."""
+        return self.column[self.branches[branch][0]]
+
     def parse(self, ids: Sequence[str]) -> States:
         """Subnets by their ids."""
         return self.encode(self.space.parse(one) for one in ids)

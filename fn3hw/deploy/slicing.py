@@ -51,14 +51,15 @@ class Slicer:
         self._fold_gates(live)
         nodes = [self._node(index) for index in sorted(live) if not self._is_folded(index)]
         used = {name for node in nodes for name in node.input}
-        arrays = {name: self._array(name) for name in self.graph.arrays if name in used}
+        integers = self.supernet.integer_weights(self.subnet) & used if packed else frozenset[str]()
+        arrays = {name: self._array(name, rounded=name not in integers) for name in self.graph.arrays if name in used}
         self._scale_weights(nodes, arrays)
         self._set_statistics(nodes, arrays)
         source = self.supernet.model
         model = onnx.ModelProto(ir_version=source.ir_version, producer_name="fn3hw", opset_import=source.opset_import)
         graph = model.graph
         graph.name = source.graph.name
-        weights = self._quantize(arrays, packed=packed)
+        weights = {name: self._packed(name, arrays.pop(name)) for name in sorted(integers)}
         if ranges is not None:
             nodes, arrays = blockwise_form(nodes, arrays, weights, self.supernet.blockwise)
         if ranges is not None and weights:
@@ -86,25 +87,13 @@ class Slicer:
         nodes = [self.graph.nodes[index] for index in live if self.graph.nodes[index].name in names]
         arrays = {node.input[1]: self._array(node.input[1]) for node in nodes}
         self._scale_weights(nodes, arrays)
-        for name in arrays.keys() & self.supernet.quantizers.keys():
-            quantizer = self.supernet.quantizers[name]
-            arrays[name] = quantizer.values(arrays[name].astype(np.float32), self.subnet.blocks(quantizer.gate))
         return {node.name: arrays[node.input[1]].astype(np.float32, copy=False) for node in nodes}
 
-    def _quantize(self, arrays: dict[str, Array], *, packed: bool) -> dict[str, IntegerWeight]:
-        """Takes the weights that are integers in this subnet out of ``arrays``; quantized fp32 ones stay there."""
-        found = {}
-        integers = self.supernet.integer_weights(self.subnet) if packed else ()
-        for name in [name for name in arrays if name in self.supernet.quantizers]:
-            quantizer = self.supernet.quantizers[name]
-            blocks, weight = self.subnet.blocks(quantizer.gate), arrays[name].astype(np.float32, copy=False)
-            if name not in integers:
-                arrays[name] = quantizer.values(weight, blocks)
-                continue
-            del arrays[name]
-            scale = np.array(quantizer.step, dtype=np.float32)
-            found[name] = IntegerWeight(quantizer.integers(weight, blocks), quantizer.levels(blocks), scale)
-        return found
+    def _packed(self, name: str, weight: Array) -> IntegerWeight:
+        quantizer = self.supernet.quantizers[name]
+        blocks, scale = self.subnet.blocks(quantizer.gate), np.array(quantizer.step, dtype=np.float32)
+        integers = quantizer.integers(weight.astype(np.float32, copy=False), blocks)
+        return IntegerWeight(integers, quantizer.levels(blocks), scale)
 
     def _fold_gates(self, live: set[int]) -> None:
         """A gate whose kept values are all 1 is passed by; another channel gate moves into the weights that read it."""
@@ -145,8 +134,12 @@ class Slicer:
         size = self.supernet.space[gate].size
         return Layout(0, length // size).entries(self.kept[gate], size)
 
-    def _array(self, name: str) -> Array:
-        array = self.graph.arrays[name]
+    def _array(self, name: str, *, rounded: bool = True) -> Array:
+        """An initializer in the subnet's widths; weights that a quantizer rounds are, unless they are to be packed."""
+        if rounded and name in self.supernet.quantizers:
+            array: Array = self.supernet.rounded(name, self.subnet.blocks(self.supernet.quantizers[name].gate))
+        else:
+            array = self.graph.arrays[name]
         for gate, layout in [(cut.gate, cut.layout) for cut in self.graph.cuts.get(name, ())]:
             if not self.full[gate]:
                 entries = layout.entries(self.kept[gate], self.supernet.space[gate].size)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,12 +18,15 @@ from fn3hw.deploy.activations import Ranges, bias_node, border_nodes, nominal_ra
 from fn3hw.deploy.blockwise import OVERHEAD_BITS, block_bits, is_linear
 from fn3hw.deploy.graph import Graph
 from fn3hw.deploy.integers import read_quantizers, unpacking_nodes, without_step_sizes
+from fn3hw.deploy.kept import Kept
 from fn3hw.deploy.slicing import Slicer
 from fn3hw.errors import InputError, RunError
 from fn3hw.space.files import sha256, write_bytes, write_text
 from fn3hw.space.subnet import SearchSpace, Subnet
 
 SPACE_FORMAT = 1
+_ROUNDED, _ROUNDED_BYTES = 4096, 2**26
+"""Quantized weights that are kept, at most, and bytes of them."""
 Statistics = Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]]
 """Per batch-norm node its mean and variance, one entry per channel that the subnet keeps."""
 
@@ -65,6 +68,7 @@ class Supernet:
     def __init__(self, model: onnx.ModelProto, space: SearchSpace) -> None:
         self.model, self.space = model, space
         self.blockwise: frozenset[str] = frozenset()
+        self._rounded = Kept[tuple[str, tuple[int, ...]], NDArray[np.float32]](_ROUNDED, _ROUNDED_BYTES)
         self.graph = Graph(model)
         self.quantizers = {name: one for one in read_quantizers(model) for name in one.weights}
         in_graph = {gate_node.gate for gate_node in self.graph.gate_nodes.values()}
@@ -192,6 +196,18 @@ class Supernet:
         kept = {gate.name: subnet.blocks(gate.name) for gate in self.space if gate.level == "bit"}
         return frozenset(name for name, one in self.quantizers.items() if not one.is_float(kept[one.gate]))
 
+    def rounded(self, name: str, blocks: Collection[int]) -> NDArray[np.float32]:
+        """A quantized weight, unsliced, as it computes with these blocks of its quantizer: to be read only.
+
+        Rounding is entry by entry, so that a slice of it is what rounding a slice would give.
+        """
+
+        def make() -> tuple[NDArray[np.float32], int]:
+            weight = self.quantizers[name].values(self.graph.arrays[name].astype(np.float32, copy=False), blocks)
+            return weight, weight.nbytes
+
+        return self._rounded.get((name, tuple(blocks)), make)
+
     def slice(
         self,
         subnet: Subnet,
@@ -211,14 +227,15 @@ class Supernet:
             statistics: mean and variance for batch-norm nodes, in the subnet's widths; others keep the supernet's.
             ranges: of the activations (`fn3hw.deploy.activation_ranges`): quantized layers then compute on integers.
             pad: fill numbers of channels and neurons up to a multiple of this with ones that nothing reads, as far as
-                the network has them. The output is the same; it may come sooner. Quantized networks are not padded.
+                the network has them. The output is the same; it may come sooner. Integers are not padded.
             packed: write integer weights as such. If not, they are the fp32 numbers that the integers stand for: the
                 output is the same up to rounding, and without ``ranges`` it comes sooner: nothing is dequantized.
 
         Raises:
             InputError: the subnet is of another space, or statistics or ranges do not fit it.
         """
-        return Slicer(self, subnet, statistics or {}, pad=1 if self.quantizers else pad).model(ranges, packed=packed)
+        pad = 1 if self.quantizers and packed else pad
+        return Slicer(self, subnet, statistics or {}, pad=pad).model(ranges, packed=packed)
 
     def deployed(self, subnet: Subnet) -> onnx.ModelProto:
         """The subnet as it runs on a device, to measure time and memory with; not for its outputs.

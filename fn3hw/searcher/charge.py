@@ -7,13 +7,13 @@ that costs no less than a larger one is never worth visiting.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
 
 from fn3hw.errors import InputError, UnknownName
-from fn3hw.searcher.ports import CostPredictor, CountsPredictor, FloatArray, IntArray
+from fn3hw.searcher.ports import CostPredictor, CountsPredictor, FloatArray, IntArray, LadderPredictor
 from fn3hw.space.subnet import SearchSpace, Subnet
 
 COLUMNS: Final = {"latency": "latency_ms", "peak": "peak_mib", "size": "size_mib"}
@@ -62,12 +62,16 @@ class Charge:
         self._cost = cost
         self._names = [gate.name for gate in space]
         self._known: dict[bytes, float] = {}
+        self._look_up: Callable[[IntArray], FloatArray] | None = None
         self.sizes: IntArray = np.array([gate.size for gate in space], dtype=np.int64)
         self.lowest: IntArray = np.array(
             [gate.min_kept if gate.level in moving else gate.size for gate in space], dtype=np.int64
         )
         self.inside: list[tuple[int, int, IntArray]] = [] if by == "blocks" else list(self._find_inside())
         self.ladders: tuple[IntArray, ...] = tuple(self._ladder(g) for g in range(len(space)))
+        self._rungs = _Rungs(self.ladders, self.sizes)
+        if by != "blocks" and isinstance(cost, LadderPredictor):
+            self._look_up = cost.on_ladders(self.ladders)
         self._known_first = dict(self._known)
 
     @property
@@ -117,14 +121,21 @@ class Charge:
         if self.by == "blocks":
             return np.asarray(states.sum(axis=1), dtype=np.float64)
         canonical = self.canonical(states)
+        if self._look_up is not None and (rungs := self._rungs.of(canonical)) is not None:
+            return self._checked(self._look_up(rungs))
         keys = [row.tobytes() for row in canonical]
         new = {key: row for key, row in zip(keys, canonical, strict=True) if key not in self._known}
         if new:
-            values = self._predict(np.array(list(new.values())))[:, list(COLUMNS).index(self.by)]
-            if not (np.isfinite(values).all() and (values > 0).all()):
-                raise InputError(f"The cost model predicts a {self.by} that is no positive number.")
+            values = self._checked(self._predict(np.array(list(new.values()))))
             self._known.update(zip(new, values.tolist(), strict=True))
         return np.array([self._known[key] for key in keys], dtype=np.float64)
+
+    def _checked(self, costs: FloatArray) -> FloatArray:
+        """What is charged, shape (n,), of all costs, shape (n, 3)."""
+        values = costs[:, list(COLUMNS).index(self.by)]
+        if not (np.isfinite(values).all() and (values > 0).all()):
+            raise InputError(f"The cost model predicts a {self.by} that is no positive number.")
+        return values
 
     def _predict(self, states: IntArray) -> FloatArray:
         """All costs of (n, G) states, in the order of `COLUMNS`, shape (n, 3)."""
@@ -174,3 +185,23 @@ class Charge:
         if len(kept) > _MAX_RUNGS:
             kept = kept[np.unique(np.linspace(0, len(kept) - 1, _MAX_RUNGS).round().astype(int))]
         return kept
+
+
+class _Rungs:
+    """Counts to numbers of rungs.
+
+    Args:
+        ladders: counts of each gate.
+        sizes: of the gates, shape (G,).
+    """
+
+    def __init__(self, ladders: Sequence[IntArray], sizes: IntArray) -> None:
+        self._gates = np.arange(len(ladders))
+        self._numbers: IntArray = np.full((len(ladders), int(sizes.max(initial=0)) + 1), -1, dtype=np.int64)
+        for g, ladder in enumerate(ladders):
+            self._numbers[g, ladder] = np.arange(len(ladder))
+
+    def of(self, states: IntArray) -> IntArray | None:
+        """Numbers for (n, G) states; None if a count is on no ladder."""
+        numbers: IntArray = self._numbers[self._gates, states]
+        return numbers if (numbers >= 0).all() else None

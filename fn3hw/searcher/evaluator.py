@@ -24,7 +24,7 @@ from fn3hw.deploy.segments import Segment, even_cuts, segments
 from fn3hw.errors import InputError
 from fn3hw.space.subnet import SearchSpace, Subnet
 
-_VERSION = 4
+_VERSION = 5
 CUTS = 3
 """Values that a chain is cut at; the more, the more is spared, and the more often data leave their fastest layout."""
 _FILES, _FILE_BYTES = 64, 2**27

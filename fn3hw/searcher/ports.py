@@ -70,6 +70,15 @@ class CountsPredictor(CostPredictor, Protocol):
         ...
 
 
+@runtime_checkable
+class LadderPredictor(CountsPredictor, Protocol):
+    """A cost predictor that looks up states whose counts lie on ladders that are known beforehand."""
+
+    def on_ladders(self, ladders: Sequence[IntArray]) -> Callable[[IntArray], FloatArray] | None:
+        """Costs, as `costs`, from (n, G) numbers of rungs on G ladders of counts; None where it cannot."""
+        ...
+
+
 class SearchData(Protocol):
     """A data set with a split held out to choose subnets on; `fn3hw.training.Data` is one."""
 

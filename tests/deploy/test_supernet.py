@@ -53,10 +53,24 @@ def test_padding_changes_widths_and_not_the_output(data: st.DataObject, beta: bo
     plain, padded = supernet.slice(subnet, statistics), supernet.slice(subnet, statistics, pad=pad)
     expected, output = (open_session(model).run(None, {"input": x})[0] for model in (plain, padded))
     assert np.abs(output - expected).max() <= 1e-4 * np.abs(expected).max()
-    widths = {t.name: t.dims[0] for t in padded.graph.initializer}
-    for gate in supernet.space:
-        width = widths.get(f"{gate.name}.weight")
-        assert gate.level == "layer" or width is None or width % pad == 0 or width == gate.size
+    _assert_padded(padded, supernet.space, pad)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.data(), st.sampled_from((4, 16)))
+def test_padding_rounded_weights_does_not_change_the_output(data: st.DataObject, pad: int) -> None:
+    (_, supernet), x = quantized(), images()
+    subnet = data.draw(subnets(supernet.space))
+    plain, padded = (supernet.slice(subnet, packed=False, pad=width) for width in (1, pad))
+    expected, output = (open_session(model).run(None, {"input": x})[0] for model in (plain, padded))
+    assert np.abs(output - expected).max() <= 1e-4 * np.abs(expected).max()
+    _assert_padded(padded, supernet.space, pad)
+
+
+def _assert_padded(model: onnx.ModelProto, space: SearchSpace, pad: int) -> None:
+    widths = {tensor.name: tensor.dims[0] for tensor in model.graph.initializer}
+    channels = [(gate, widths.get(f"{gate.name}.weight")) for gate in space if gate.level == "channel"]
+    assert all(width is None or width % pad == 0 or width == gate.size for gate, width in channels)
 
 
 def test_architecture_depends_on_shapes_and_space_but_not_on_weights() -> None:

@@ -45,3 +45,15 @@ def test_a_renewed_charge_asks_again_and_says_the_same() -> None:
     np.testing.assert_array_equal(renewed.of(states), before)
     assert cost.asked > asked
     assert renewed.identity() == charge.identity()
+
+
+def test_costs_are_looked_up_on_the_ladders_and_computed_off_them() -> None:
+    cost = fit_cost(profile(integer_kernels))
+    charge = Charge(SPACE, cost, "size")
+    on = np.stack([ladder[-2:] for ladder in charge.ladders], axis=1)
+    off = charge.sizes[None] - (charge.sizes > 10)
+    assert any(count not in ladder for count, ladder in zip(off[0], Charge(SPACE, cost).ladders, strict=True))
+    for by, column in (("latency", 0), ("size", 2)):
+        charge = Charge(SPACE, cost, by)
+        for states in (on, off):
+            np.testing.assert_allclose(charge.of(states), cost.costs(charge.canonical(states))[:, column], rtol=1e-9)
