@@ -34,6 +34,9 @@ def compare(
         typer.Option("--latency-ms", help="A budget; may be repeated. By default 10."),
     ] = None,
     images: Annotated[int, typer.Option(min=1, help="Images per evaluation, of the search split.")] = 1000,
+    final_images: Annotated[
+        int | None, typer.Option(min=1, help="Test images that chosen subnets are verified on; by default all.")
+    ] = None,
     executor: ExecutorName = "local",
     address: Address = None,
     output: Annotated[Path | None, typer.Option(help="Folder for plays and report; by default RUN/compare.")] = None,
@@ -66,12 +69,18 @@ def compare(
         plays = contest.play(
             lambda p: ticker.tick(p.done, p.total, p.seconds_left, f"{p.method}, seed {p.seed}, {p.evaluations}")
         )
-    final = contest.verified(
-        chosen(plays, rules.budgets), evaluator_of(supernet, opened.moments, opened.data, "test", None)
-    )
+    judge = evaluator_of(supernet, opened.moments, opened.data, "test", final_images, integers=False)
+    with console.progress("verifying") as ticker:
+        final = contest.verified(chosen(plays, rules.budgets), judge, lambda n, total: ticker.tick(n, total, None))
     span = Range(full=contest.full, smallest=contest.smallest, floor=contest.floor())
     scores = score(plays, rules.budgets, span, final)
-    settings = {"network": supernet.digest[:16], "evaluations": evaluations, "seeds": seeds, "images": images}
+    settings = {
+        "network": supernet.digest[:16],
+        "evaluations": evaluations,
+        "seeds": seeds,
+        "images": images,
+        "final_images": judge.n_images,
+    }
     paths = write_report(folder, scores, settings)
     rows = [
         (
@@ -79,13 +88,23 @@ def compare(
             f"{one.hypervolume.mean:.3f}",
             f"{one.hypervolume.low:.3f} to {one.hypervolume.high:.3f}",
             f"{one.difference.mean:+.3f}",
+            f"{one.chosen.mean:.3f}",
             f"{one.evaluations:.0f}",
             f"{one.seconds:.0f}",
             str(one.failed),
         )
         for one in sorted(scores.methods, key=lambda one: -one.hypervolume.mean)
     ]
-    columns = ("method", "hypervolume", "95% interval", f"to {scores.methods[0].name}", "evaluations", "s", "failed")
+    columns = (
+        "method",
+        "hypervolume",
+        "95% interval",
+        f"to {scores.methods[0].name}",
+        "chosen",
+        "evaluations",
+        "s",
+        "failed",
+    )
     console.table("mean accuracy over all latencies, in percent", columns, rows)
     document = {
         **scores.to_json(),

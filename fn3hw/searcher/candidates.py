@@ -1,11 +1,13 @@
 """Candidates of a rung: walks down (or up) the gates' ladders, cut where the predicted cost reaches the target.
 
 A walk is an order of single moves. Random walks take it at random within the sliding window of the paper (sec. 3);
-guided walks take first the moves that are expected to lose least accuracy per cost saved. All walks of a rung are cut
-together by bisection, so that the cost model is asked a few large questions instead of many small ones.
+guided walks take first the moves that are expected to lose least accuracy per cost saved. All walks of a rung are made
+and cut together, as arrays over (walk, gate, move), and the cost model is asked a few large questions.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -26,8 +28,11 @@ class Walker:
 
     def __init__(self, charge: Charge) -> None:
         self.charge = charge
-        self._saved = self._single_gate_savings()
-        self._moves = int(sum(len(ladder) - 1 for ladder in charge.ladders))
+        lengths = [len(ladder) for ladder in charge.ladders]
+        self._ladders = np.stack([np.pad(ladder, (0, max(lengths) - len(ladder)), "edge") for ladder in charge.ladders])
+        self._is_move = np.arange(1, max(lengths)) < np.array(lengths)[:, None]
+        self._gates = np.arange(len(lengths))
+        self._saved = self._padded(self._single_gate_savings())
 
     def removed(self, states: IntArray) -> FloatArray:
         """Removed fraction of what each gate may lose: states of shape (n, G) to shape (n, G)."""
@@ -36,19 +41,14 @@ class Walker:
 
     def random(self, starts: IntArray, target: float, floor: IntArray, rng: np.random.Generator) -> IntArray:
         """Random walks down from (n, G) states, no gate below ``floor`` (G,). Walks that fall short are left out."""
-        orders = [self._down(state, floor, rng.random(self._moves)) for state in starts]
-        return self._cut(starts, orders, target)
+        return self._walked(starts, rng.random((len(starts), *self._is_move.shape)), floor, target)
 
     def guided(
         self, starts: IntArray, target: float, surrogate: Surrogate, rng: np.random.Generator, spread: float = 0.5
     ) -> IntArray:
         """Walks down by expected loss per saved cost, with log-normal noise of scale ``spread`` per gate."""
-        loss = self.losses(surrogate)
-        orders = []
-        for state in starts:
-            noise = np.exp(spread * rng.standard_normal(len(state)))
-            orders.append(self._down(state, self.charge.lowest, self._price(state, loss, noise)))
-        return self._cut(starts, orders, target)
+        noise = np.exp(spread * rng.standard_normal(starts.shape))
+        return self._walked(starts, self._price(starts, self.losses(surrogate), noise), self.charge.lowest, target)
 
     def exact(
         self, starts: IntArray, target: float, surrogate: Surrogate, rng: np.random.Generator, spread: float = 0.5
@@ -66,13 +66,9 @@ class Walker:
 
     def raised(self, starts: IntArray, rng: np.random.Generator, share: float) -> IntArray:
         """States with a random ``share`` of the moves undone that led from the full network to (n, G) states."""
-        result = starts.copy()
-        for state in result:
-            for g, ladder in enumerate(self.charge.ladders):
-                at = int(np.searchsorted(-ladder, -state[g]))
-                at = min(at, len(ladder) - 1)
-                state[g] = max(state[g], ladder[at - rng.binomial(at, share)])
-        return result
+        moved = (self._ladders > starts[:, :, None]).sum(axis=2)
+        moved = np.minimum(moved, self._is_move.sum(axis=1))
+        return np.asarray(np.maximum(starts, self._ladders[self._gates, moved - rng.binomial(moved, share)]))
 
     def filled(self, states: IntArray, rng: np.random.Generator) -> IntArray:
         """(n, G) states with every gate, in random order, as high as it costs nothing.
@@ -95,37 +91,6 @@ class Walker:
             result[:, g] = np.maximum(result[:, g], ladder[high])
         return self.charge.canonical(result)
 
-    def _down(self, state: IntArray, floor: IntArray, priority: FloatArray) -> list[tuple[int, int]]:
-        """Moves (gate, new count) by ascending priority; a gate's own moves keep their order down the ladder."""
-        moves: list[tuple[int, int]] = []
-        slots: list[tuple[float, int]] = []
-        rests: list[list[int]] = []
-        used = 0
-        for g, ladder in enumerate(self.charge.ladders):
-            rest = [int(c) for c in ladder if floor[g] <= c < state[g]]
-            slots += [(float(priority[used + i]), g) for i in range(len(rest))]
-            used += len(ladder) - 1
-            rests.append(rest[::-1])
-        for _, g in sorted(slots):
-            moves.append((g, rests[g].pop()))
-        return moves
-
-    def _price(self, state: IntArray, loss: list[FloatArray], noise: FloatArray) -> FloatArray:
-        """Loss per saved cost of the moves of every gate from ``state``, made ascending along each ladder."""
-        price = np.full(self._moves, np.inf)
-        used = 0
-        for g, ladder in enumerate(self.charge.ladders):
-            below = np.flatnonzero(ladder < state[g])
-            if below.size:
-                at = max(int(below[0]) - 1, 0)
-                gained = np.maximum(self._saved[g][below] - self._saved[g][at], 1e-12)
-                lost = np.maximum(loss[g][below] - loss[g][at], 1e-4)
-                # The average from here on: a cheap move behind a dear one is not reached by way of its own price.
-                ratio = noise[g] * lost / gained
-                price[used : used + below.size] = np.maximum.accumulate(ratio)
-            used += len(ladder) - 1
-        return price
-
     def losses(self, surrogate: Surrogate) -> list[FloatArray]:
         """Expected loss that each rung of each gate's ladder adds by itself."""
         free = np.maximum(self.charge.sizes - self.charge.lowest, 1)
@@ -133,6 +98,51 @@ class Walker:
         for g, ladder in enumerate(self.charge.ladders):
             tables.append(surrogate.gate_loss(g, (self.charge.sizes[g] - ladder) / free[g]))
         return tables
+
+    def _price(self, starts: IntArray, losses: Sequence[FloatArray], noise: FloatArray) -> FloatArray:
+        """Loss per saved cost of every move, (n, G, R), from (n, G) states on, made ascending along each ladder."""
+        at, loss = self._rungs(starts), self._padded(losses)
+        gained = self._saved[:, 1:] - self._saved[self._gates, at][:, :, None]
+        lost = loss[:, 1:] - loss[self._gates, at][:, :, None]
+        # The average from here on: a cheap move behind a dear one is not reached by way of its own price.
+        ratio = noise[:, :, None] * np.maximum(lost, 1e-4) / np.maximum(gained, 1e-12)
+        ratio[np.arange(ratio.shape[2]) < at[:, :, None]] = 0.0
+        return np.asarray(np.maximum.accumulate(ratio, axis=2))
+
+    def _walked(self, starts: IntArray, priority: FloatArray, floor: IntArray, target: float) -> IntArray:
+        """The first state of each walk that costs at most ``target``, as far as bisection finds it.
+
+        A walk takes moves by ascending priority, (n, G, R); a gate's own moves keep their order down the ladder. Walks
+        that do not reach the target are left out.
+        """
+        at = self._rungs(starts)
+        free = (
+            self._is_move & (self._ladders[:, 1:] >= floor[:, None]) & (np.arange(priority.shape[2]) >= at[:, :, None])
+        )
+        rank = np.where(free, priority, np.inf).reshape(len(starts), -1).argsort(axis=1, kind="stable")
+        rank = rank.argsort(axis=1).reshape(free.shape)
+
+        def after(lengths: IntArray) -> IntArray:
+            moves = (free & (rank < lengths[:, None, None])).sum(axis=2)
+            return np.where(moves > 0, self._ladders[self._gates, at + moves], starts)
+
+        high = free.sum(axis=(1, 2))
+        reached = self.charge.of(after(high)) <= target
+        low = np.where(reached, -1, high - 1)
+        while (high - low > 1).any():
+            middle = np.where(high - low > 1, (low + high) // 2, high)
+            meets = self.charge.of(after(middle)) <= target
+            high, low = np.where(meets, middle, high), np.where(meets, low, middle)
+        return self.charge.canonical(after(high)[reached])
+
+    def _rungs(self, states: IntArray) -> IntArray:
+        """Numbers of the last rungs that hold no less than (n, G) states."""
+        return np.asarray((self._ladders[:, 1:] >= states[:, :, None]).sum(axis=2, where=self._is_move), dtype=np.int64)
+
+    def _padded(self, of_rungs: Sequence[FloatArray]) -> FloatArray:
+        """A number of each rung of each ladder as one array (G, R + 1)."""
+        width = self._ladders.shape[1]
+        return np.stack([np.pad(one, (0, width - len(one)), "edge") for one in of_rungs])
 
     def _single_gate_savings(self) -> list[FloatArray]:
         savings = []
@@ -142,28 +152,3 @@ class Walker:
             cost = self.charge.of(states)
             savings.append(cost[0] - cost)
         return savings
-
-    def _cut(self, starts: IntArray, orders: list[list[tuple[int, int]]], target: float) -> IntArray:
-        """The first state of each walk that costs at most ``target``, as far as bisection finds it."""
-        ends = np.array([len(order) for order in orders], dtype=np.int64)
-        reached = self.charge.of(_apply(starts, orders, ends)) <= target if len(starts) else np.zeros(0, dtype=bool)
-        starts, orders, high = starts[reached], [o for o, r in zip(orders, reached, strict=True) if r], ends[reached]
-        if not len(starts):
-            return starts
-        low = np.full_like(high, -1)
-        while (high - low > 1).any():
-            middle = (low + high) // 2
-            open_ = high - low > 1
-            middle = np.where(open_, middle, high)
-            meets = self.charge.of(_apply(starts, orders, middle)) <= target
-            high = np.where(open_ & meets, middle, high)
-            low = np.where(open_ & ~meets, middle, low)
-        return self.charge.canonical(_apply(starts, orders, high))
-
-
-def _apply(starts: IntArray, orders: list[list[tuple[int, int]]], lengths: IntArray) -> IntArray:
-    states = starts.copy()
-    for state, order, length in zip(states, orders, lengths.tolist(), strict=True):
-        for gate, count in order[:length]:
-            state[gate] = count
-    return states

@@ -111,7 +111,6 @@ class _Run:
         self.walker = Walker(charge)
         self.rng = np.random.default_rng(settings.seed)
         self.proportion = 1.0 - settings.window
-        self.n_scaled = 0
         self.scales: Scales | None = None
 
     def run(self) -> None:
@@ -256,10 +255,8 @@ class _Run:
         if len(accuracy) < _MIN_TO_FIT:
             return None
         removed = self.walker.removed(self.ledger.states)
-        grown = len(accuracy) >= 1.25 * self.n_scaled
-        surrogate = Surrogate(removed, accuracy, scales=None if grown else self.scales)
-        if grown:
-            self.n_scaled, self.scales = len(accuracy), surrogate.scales
+        surrogate = Surrogate(removed, accuracy, near=self.scales)
+        self.scales = surrogate.scales
         return surrogate
 
     def _thompson(self, pool: IntArray, surrogate: Surrogate, n: int) -> IntArray:

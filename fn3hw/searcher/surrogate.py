@@ -8,7 +8,8 @@ sec. 5.4; additive kernels: Duvenaud et al., Additive Gaussian Processes, 2011).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
@@ -18,14 +19,17 @@ from fn3hw.searcher.ports import FloatArray
 
 MAX_POINTS = 400
 _MIN_TO_SMOOTH = 20
-_ADDITIVE = (0.1, 0.5, 2.0, 8.0)
-_INTERACTION = (0.0, 0.02, 0.1, 0.5)
-_LENGTH = (0.25, 0.5)
-_NOISE = (0.001, 0.005, 0.02, 0.08, 0.3)
+_SLOPE = 4.0
+_CHOICES = (
+    (0.1, 0.5, 2.0, 8.0),
+    (0.0, 0.02, 0.1, 0.5),
+    (0.25, 0.5),
+    (0.001, 0.005, 0.02, 0.08, 0.3),
+)
+"""Of the additive part, the interaction, its length, and noise."""
 
-
-Scales = tuple[float, float, float, float, float]
-"""Additive, interaction, its length, noise, common slope."""
+Scales = tuple[float, float, float, float]
+"""One of each of the choices."""
 
 
 def loss_of(accuracy: FloatArray) -> FloatArray:
@@ -59,22 +63,27 @@ class Surrogate:
     Args:
         removed: removed fraction per gate, 0 to 1: shape (n, G), n >= 2.
         accuracy: percent, shape (n,). Of very many points, the last ones are used.
-        scales: of an earlier fit, to spare the choice.
+        near: scales of an earlier fit: the choice begins with these and their neighbours.
     """
 
-    def __init__(self, removed: FloatArray, accuracy: FloatArray, *, scales: Scales | None = None) -> None:
+    def __init__(self, removed: FloatArray, accuracy: FloatArray, *, near: Scales | None = None) -> None:
         self._x = removed[-MAX_POINTS:]
         loss = loss_of(accuracy[-MAX_POINTS:])
         self._mean = float(loss.mean())
         self._scale = float(loss.std()) or 1.0
         y = (loss - self._mean) / self._scale
-        parts = _Parts(self._x, self._x)
-        best = -np.inf
-        for tried in [scales] if scales is not None else _grid():
-            found = _evidence(parts.kernel(tried), tried[3], y)
-            if found is not None and found[0] > best:
-                best, self._cholesky, self._alpha = found
-                self.scales = tried
+        parts, fits = _Parts(self._x, self._x), dict[Scales, _Fit | None]()
+
+        def evidence(scales: Scales) -> float:
+            if scales not in fits:
+                fits[scales] = _fit(parts.kernel(scales), scales[3], y)
+            fit = fits[scales]
+            return -np.inf if fit is None else fit.evidence
+
+        self.scales = max(product(*_CHOICES), key=evidence) if near is None else _climbed(near, evidence)
+        best = fits[self.scales]
+        assert best is not None, "noise of that size makes any kernel positive definite"
+        self._cholesky, self._alpha = best.factor, best.alpha
 
     def sample(self, removed: FloatArray, rng: np.random.Generator, n: int) -> FloatArray:
         """Draws from the posterior of the loss at (m, G) states: shape (n, m)."""
@@ -90,12 +99,12 @@ class Surrogate:
 
     def gate_loss(self, gate: int, fractions: FloatArray) -> FloatArray:
         """Expected loss that gate number ``gate`` alone adds at removed fractions of shape (m,): shape (m,)."""
-        slope, additive = self.scales[4], self.scales[0]
+        additive = self.scales[0]
         n_gates = self._x.shape[1]
         x = self._x[:, gate]
         linear = np.outer(fractions, x)
         kernel = additive * (linear + linear**2) / n_gates
-        common = slope * np.outer(fractions, self._x.mean(axis=1)) / n_gates
+        common = _SLOPE * np.outer(fractions, self._x.mean(axis=1)) / n_gates
         return np.asarray(self._scale * ((kernel + common) @ self._alpha), dtype=np.float64)
 
     def _posterior(self, removed: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -116,24 +125,42 @@ class _Parts:
         self.distance = np.clip(squares, 0.0, None) / n_gates
 
     def kernel(self, scales: Scales) -> FloatArray:
-        additive, interaction, length, _, slope = scales
-        result = 1.0 + slope * self.common + additive * self.additive
+        additive, interaction, length, _ = scales
+        result = 1.0 + _SLOPE * self.common + additive * self.additive
         if interaction:
             result = result + interaction * np.exp(-self.distance / (2 * length**2))
         return np.asarray(result, dtype=np.float64)
 
 
-def _grid() -> Iterator[Scales]:
-    for additive, interaction, length, noise in product(_ADDITIVE, _INTERACTION, _LENGTH, _NOISE):
-        if interaction or length == _LENGTH[0]:
-            yield additive, interaction, length, noise, 4.0
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    """Log marginal likelihood, Cholesky factor and weights."""
+
+    evidence: float
+    factor: FloatArray
+    alpha: FloatArray
 
 
-def _evidence(kernel: FloatArray, noise: float, y: FloatArray) -> tuple[float, FloatArray, FloatArray] | None:
-    """Log marginal likelihood, Cholesky factor and weights; ``None`` where the kernel is not positive definite."""
+def _fit(kernel: FloatArray, noise: float, y: FloatArray) -> _Fit | None:
+    """``None`` where the kernel is not positive definite."""
     try:
         factor = cholesky(kernel + noise * np.eye(len(y)), lower=True)
     except np.linalg.LinAlgError:
         return None
     alpha = cho_solve((factor, True), y)
-    return float(-0.5 * y @ alpha - np.log(np.diag(factor)).sum()), factor, alpha
+    return _Fit(float(-0.5 * y @ alpha - np.log(np.diag(factor)).sum()), factor, alpha)
+
+
+def _climbed(scales: Scales, evidence: Callable[[Scales], float]) -> Scales:
+    """From some scales on to the best neighbour, one choice up or down in one of them, as long as that is better."""
+    while True:
+        places = [choices.index(scale) for choices, scale in zip(_CHOICES, scales, strict=True)]
+        around = [scales]
+        for axis, choices in enumerate(_CHOICES):
+            for place in (places[axis] - 1, places[axis] + 1):
+                if 0 <= place < len(choices):
+                    around.append((*scales[:axis], choices[place], *scales[axis + 1 :]))  # type: ignore[arg-type]
+        best = max(around, key=evidence)
+        if best == scales:
+            return scales
+        scales = best

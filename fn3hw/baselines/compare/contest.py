@@ -129,7 +129,12 @@ class Contest:
         with Archive(self.folder / ARCHIVE, self.charge.space, self.evaluator.key) as archive:
             return self._accuracy(archive, self.charge.subnet(self.charge.bottom), self.evaluator)
 
-    def verified(self, subnets: Sequence[str], evaluator: AccuracyEvaluator) -> dict[str, float]:
+    def verified(
+        self,
+        subnets: Sequence[str],
+        evaluator: AccuracyEvaluator,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> dict[str, float]:
         """Accuracy of subnets, by id, on other images than the search saw; kept in the archive, too.
 
         Raises:
@@ -137,8 +142,9 @@ class Contest:
         """
         found = {}
         with Archive(self.folder / ARCHIVE, self.charge.space, evaluator.key) as archive:
-            for name in subnets:
+            for done, name in enumerate(subnets, 1):
                 found[name] = self._accuracy(archive, self.charge.space.parse(name), evaluator)
+                progress(done, len(subnets))
         return found
 
     def path(self, method: str, seed: int) -> Path:

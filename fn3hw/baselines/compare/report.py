@@ -82,6 +82,9 @@ def methods_table(scores: Scores) -> pd.DataFrame:
                 "high": one.hypervolume.high,
                 "difference": one.difference.mean,
                 "p": one.p_value,
+                "chosen": one.chosen.mean,
+                "chosen, difference": one.chosen_difference.mean,
+                "chosen, p": one.chosen_p_value,
                 "evaluations": one.evaluations,
                 "seconds": one.seconds,
                 "thinking": one.thinking,
@@ -105,7 +108,8 @@ def _page(scores: Scores, table: pd.DataFrame, settings: Mapping[str, Any], unit
     summary = (
         f"Hypervolume is the mean accuracy in percent over all costs from {scores.range.smallest:.4g} to "
         f"{scores.range.full:.4g} {unit}. Intervals hold {LEVEL:.0%} of the bootstrapped means over seeds; differences "
-        f"and p-values are to {first}, seeds paired. "
+        f"and p-values are to {first}, seeds paired. Chosen is the mean accuracy of the subnets that a method answers "
+        "the budgets with, on images that no search saw. "
         + "; ".join(f"{name}: {value}" for name, value in settings.items() if not isinstance(value, dict))
     )
     pictures = [

@@ -92,6 +92,9 @@ class MethodScore:
             play never got there.
         difference: to the first method in hypervolume.
         p_value: of that difference, by a paired permutation test; NaN where there is one seed alone.
+        chosen: mean over the budgets of the chosen subnets' accuracy; the smallest subnet's where none was found.
+        chosen_difference: the same to the first method.
+        chosen_p_value: of that difference.
     """
 
     name: str
@@ -106,6 +109,9 @@ class MethodScore:
     reached: tuple[float, float] | None
     difference: Mean
     p_value: float
+    chosen: Mean
+    chosen_difference: Mean
+    chosen_p_value: float
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON."""
@@ -125,6 +131,8 @@ class MethodScore:
             if self.reached is None
             else dict(zip(("evaluations", "seconds"), self.reached, strict=True)),
             "difference_to_the_first": {**self.difference.to_json(), "p_value": self.p_value},
+            "chosen_accuracy": self.chosen.to_json(),
+            "chosen_difference_to_the_first": {**self.chosen_difference.to_json(), "p_value": self.chosen_p_value},
         }
 
 
@@ -164,9 +172,17 @@ def score(
     for play in plays:
         by_method.setdefault(play.method, []).append(play)
     curves = {name: [_Curve.of(play, span) for play in own] for name, own in by_method.items()}
-    first = next(iter(curves.values()))
+    chosen = {
+        name: np.array([_mean_of_choices(play, budgets, span.floor, final) for play in own])
+        for name, own in by_method.items()
+    }
+    first = next(iter(by_method))
     return Scores(
-        tuple(_scored(name, own, curves[name], first, budgets, final) for name, own in by_method.items()), span
+        tuple(
+            _scored(name, own, (curves[name], curves[first]), (chosen[name], chosen[first]), budgets, final)
+            for name, own in by_method.items()
+        ),
+        span,
     )
 
 
@@ -204,19 +220,19 @@ class _Curve:
 def _scored(
     name: str,
     plays: Sequence[Play],
-    curves: Sequence[_Curve],
-    first: Sequence[_Curve],
+    curves: tuple[Sequence[_Curve], Sequence[_Curve]],
+    chosen: tuple[FloatArray, FloatArray],
     budgets: Sequence[float],
     final: Mapping[str, float] | None,
 ) -> MethodScore:
-    target = float(np.mean([curve.final for curve in first]))
-    evaluations, seconds = np.median([curve.reaching(target) for curve in curves], axis=0)
-    ours, theirs = np.array([curve.final for curve in curves]), np.array([curve.final for curve in first])
+    """One method's score; of curves and of the mean accuracy of choices, its own and the first method's are given."""
+    own, theirs = (np.array([curve.final for curve in some]) for some in curves)
+    evaluations, seconds = np.median([curve.reaching(float(theirs.mean())) for curve in curves[0]], axis=0)
     total = [float(play.seconds[-1]) if len(play.subnets) else 0.0 for play in plays]
     return MethodScore(
         name=name,
-        curve=_mean_curve(curves),
-        hypervolume=Mean.of(ours.tolist()),
+        curve=_mean_curve(curves[0]),
+        hypervolume=Mean.of(own.tolist()),
         at_budget={budget: _at_budget(plays, budget, final) for budget in sorted(budgets, reverse=True)},
         evaluations=float(np.mean([len(play.subnets) for play in plays])),
         seconds=float(np.mean(total)),
@@ -224,19 +240,30 @@ def _scored(
         failed=sum(play.failed for play in plays),
         infeasible=sum(play.infeasible for play in plays),
         reached=(float(evaluations), float(seconds)) if np.isfinite(evaluations) else None,
-        difference=Mean.of((ours - theirs).tolist()),
-        p_value=_p_value(ours, theirs),
+        difference=Mean.of((own - theirs).tolist()),
+        p_value=_p_value(own, theirs),
+        chosen=Mean.of(chosen[0].tolist()),
+        chosen_difference=Mean.of((chosen[0] - chosen[1]).tolist()),
+        chosen_p_value=_p_value(*chosen),
     )
 
 
 def _at_budget(plays: Sequence[Play], budget: float, final: Mapping[str, float] | None) -> tuple[Mean, float]:
-    found = []
-    for play in plays:
-        best = play.best_within(budget)
-        if best is not None:
-            seen = float(play.accuracy[best])
-            found.append(final[play.subnets[best]] if final is not None else seen)
+    found = [accuracy for play in plays if (accuracy := _choice(play, budget, final)) is not None]
     return Mean.of(found or [float("nan")]), len(found) / len(plays)
+
+
+def _mean_of_choices(play: Play, budgets: Sequence[float], floor: float, final: Mapping[str, float] | None) -> float:
+    found = [_choice(play, budget, final) for budget in budgets]
+    return float(np.mean([floor if accuracy is None else accuracy for accuracy in found]))
+
+
+def _choice(play: Play, budget: float, final: Mapping[str, float] | None) -> float | None:
+    """Accuracy of the subnet that a play would answer a budget with; None where it has none."""
+    best = play.best_within(budget)
+    if best is None:
+        return None
+    return float(play.accuracy[best]) if final is None else final[play.subnets[best]]
 
 
 def _mean_curve(curves: Sequence[_Curve]) -> pd.DataFrame:
