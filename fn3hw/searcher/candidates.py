@@ -119,7 +119,7 @@ class Walker:
         free = (
             self._is_move & (self._ladders[:, 1:] >= floor[:, None]) & (np.arange(priority.shape[2]) >= at[:, :, None])
         )
-        rank = np.where(free, priority, np.inf).reshape(len(starts), -1).argsort(axis=1, kind="stable")
+        rank = np.where(free, priority, np.inf).reshape(len(starts), self._is_move.size).argsort(axis=1, kind="stable")
         rank = rank.argsort(axis=1).reshape(free.shape)
 
         def after(lengths: IntArray) -> IntArray:

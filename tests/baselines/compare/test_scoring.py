@@ -66,6 +66,8 @@ def test_scores_compare_with_the_first_method() -> None:
     assert ours.at_budget[5.0][0].mean == 87 and ours.at_budget[5.0][1] == 1
     assert ours.at_budget[2.5][1] == 0 and np.isnan(ours.at_budget[2.5][0].mean)
     assert ours.seconds == pytest.approx(7.5) and ours.thinking == pytest.approx(0.2)
+    assert ours.chosen.mean == pytest.approx((87 + SPAN.floor) / 2)  # the smallest subnet where none was found
+    assert theirs.chosen_difference.mean == pytest.approx(-5) and theirs.chosen_p_value == pytest.approx(2 / 32)
     assert list(ours.curve["evaluations"]) == [1, 2, 3] and ours.curve["mean"].is_monotonic_increasing
 
 
@@ -74,7 +76,7 @@ def test_accuracy_at_a_budget_is_that_on_other_images_where_it_is_known() -> Non
     names = chosen(plays, (5.0, 9.0))
     assert names == ["ours0-1", "ours0-0", "ours1-1", "ours1-0"]
     (ours,) = score(plays, (5.0, 9.0), SPAN, final=dict.fromkeys(names, 60.0)).methods
-    assert ours.at_budget[5.0][0].mean == 60.0
+    assert ours.at_budget[5.0][0].mean == 60.0 and ours.chosen.mean == 60.0
 
 
 def test_the_report_is_complete_and_needs_no_network(tmp_path: Path) -> None:
