@@ -89,7 +89,8 @@ def ladder(gate: Gate) -> list[int]:
 class Truth:
     """The table, as a cost model and as an evaluator that a search can ask.
 
-    What is inside a removed block may have any count: the table has it whole.
+    Counts that the table does not have stand for the next larger ones. What is inside a removed block may have any
+    count: the table has it whole.
 
     Args:
         path: of the table.
@@ -103,6 +104,7 @@ class Truth:
         self._names = [gate.name for gate in self.space]
         self.table = pd.read_csv(path, skiprows=1)
         counts = self.table[self._names].to_numpy(dtype=np.int64)
+        self._counts = [np.unique(column) for column in counts.T]
         self._row = {row.tobytes(): number for number, row in enumerate(counts)}
         self._costs = self.table[list(COLUMNS.values())].to_numpy(dtype=np.float64)
         self._accuracy = self.table["accuracy"].to_numpy(dtype=np.float64)
@@ -126,16 +128,13 @@ class Truth:
         found = pd.DataFrame(self.costs(counts), columns=list(COLUMNS.values()), index=[s.id for s in subnets])
         return found.assign(latency_ms_low=found.latency_ms, latency_ms_high=found.latency_ms)
 
-    def steps(self, gate: str) -> list[int]:
-        """Counts of a gate, descending."""
-        return sorted((int(count) for count in self.table[gate].unique()), reverse=True)
-
     def best_within(self, budget: float) -> float:
         """The highest accuracy at a cost of at most a budget."""
         return float(self._accuracy[self._costs[:, 0] <= budget].max())
 
     def _of(self, counts: IntArray) -> list[int]:
-        real = np.array(counts, dtype=np.int64)
+        columns = zip(self._counts, np.asarray(counts).T, strict=True)
+        real = np.stack([known[np.searchsorted(known, column)] for known, column in columns], axis=1)
         for gate, count, inside in self._inside:
             rows = np.flatnonzero(counts[:, gate] == count)
             real[np.ix_(rows, inside)] = [self.space.gates[i].size for i in inside]

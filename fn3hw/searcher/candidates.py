@@ -17,6 +17,8 @@ from fn3hw.searcher.ports import FloatArray, IntArray
 from fn3hw.searcher.surrogate import Surrogate
 
 _SAME = 1e-9
+_LEAST_LOST, _LEAST_SAVED = 1e-6, 1e-4
+"""A move that saves next to nothing comes last if it is expected to lose accuracy, and first if it is not."""
 
 
 class Walker:
@@ -32,7 +34,6 @@ class Walker:
         self._ladders = np.stack([np.pad(ladder, (0, max(lengths) - len(ladder)), "edge") for ladder in charge.ladders])
         self._is_move = np.arange(1, max(lengths)) < np.array(lengths)[:, None]
         self._gates = np.arange(len(lengths))
-        self._saved = self._padded(self._single_gate_savings())
 
     def removed(self, states: IntArray) -> FloatArray:
         """Removed fraction of what each gate may lose: states of shape (n, G) to shape (n, G)."""
@@ -71,14 +72,15 @@ class Walker:
         return np.asarray(np.maximum(starts, self._ladders[self._gates, moved - rng.binomial(moved, share)]))
 
     def filled(self, states: IntArray, rng: np.random.Generator) -> IntArray:
-        """(n, G) states with every gate, in random order, as high as it costs nothing.
+        """(n, G) states with every gate but those of bits, in random order, as high as it costs nothing.
 
         Ladders are those of the full network. Where a part of a subnet runs another kernel, with wider steps, several
         of their counts may cost the same, and the largest is the one to have.
         """
         result = self.charge.canonical(states)
         limit = self.charge.of(result) * (1 + _SAME)
-        for g in rng.permutation(len(self.charge.ladders)):
+        raisable = [g for g, gate in enumerate(self.charge.space) if gate.level != "bit"]
+        for g in rng.permutation(raisable):
             ladder = self.charge.ladders[g]
             high = np.minimum(np.searchsorted(-ladder, -result[:, g]), len(ladder) - 1)
             low = np.full_like(high, -1)
@@ -102,12 +104,26 @@ class Walker:
     def _price(self, starts: IntArray, losses: Sequence[FloatArray], noise: FloatArray) -> FloatArray:
         """Loss per saved cost of every move, (n, G, R), from (n, G) states on, made ascending along each ladder."""
         at, loss = self._rungs(starts), self._padded(losses)
-        gained = self._saved[:, 1:] - self._saved[self._gates, at][:, :, None]
         lost = loss[:, 1:] - loss[self._gates, at][:, :, None]
+        gained = self._saved(starts)
         # The average from here on: a cheap move behind a dear one is not reached by way of its own price.
-        ratio = noise[:, :, None] * np.maximum(lost, 1e-4) / np.maximum(gained, 1e-12)
+        ratio = noise[:, :, None] * np.maximum(lost, _LEAST_LOST) / np.maximum(gained, _LEAST_SAVED)
         ratio[np.arange(ratio.shape[2]) < at[:, :, None]] = 0.0
         return np.asarray(np.maximum.accumulate(ratio, axis=2))
+
+    def _saved(self, starts: IntArray) -> FloatArray:
+        """Share of the cost that every move, (n, G, R), saves by itself from (n, G) states."""
+        n_gates, n_moves = self._is_move.shape
+        gate, move = np.nonzero(self._is_move)
+        moved = np.repeat(starts[:, None], len(gate), axis=1)
+        moved[:, np.arange(len(gate)), gate] = np.minimum(
+            moved[:, np.arange(len(gate)), gate], self._ladders[gate, move + 1]
+        )
+        before = self.charge.of(starts)
+        saved = np.zeros((len(starts), n_gates, n_moves))
+        after = self.charge.of(moved.reshape(-1, n_gates)).reshape(len(starts), len(gate))
+        saved[:, gate, move] = 1.0 - after / before[:, None]
+        return saved
 
     def _walked(self, starts: IntArray, priority: FloatArray, floor: IntArray, target: float) -> IntArray:
         """The first state of each walk that costs at most ``target``, as far as bisection finds it.
@@ -143,12 +159,3 @@ class Walker:
         """A number of each rung of each ladder as one array (G, R + 1)."""
         width = self._ladders.shape[1]
         return np.stack([np.pad(one, (0, width - len(one)), "edge") for one in of_rungs])
-
-    def _single_gate_savings(self) -> list[FloatArray]:
-        savings = []
-        for g, ladder in enumerate(self.charge.ladders):
-            states = np.repeat(self.charge.sizes[None], len(ladder), axis=0)
-            states[:, g] = ladder
-            cost = self.charge.of(states)
-            savings.append(cost[0] - cost)
-        return savings

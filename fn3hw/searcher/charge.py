@@ -1,7 +1,9 @@
 """What a search charges for a subnet, and the ladder of counts that each gate moves along.
 
 A gate's ladder holds, from the full count downwards, the largest count of every cost that the gate can have: a count
-that costs no less than a larger one is never worth visiting.
+that costs no less than a larger one is never worth visiting. Kernels of integers have other steps than those of full
+precision, and narrow layers may have others than wide ones: a ladder has the steps of all of them. Bits are the
+exception: fewer levels are not always less accurate, so their ladders have all counts whatever these cost.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from fn3hw.errors import InputError, UnknownName
-from fn3hw.searcher.ports import CostPredictor, CountsPredictor, FloatArray, IntArray, LadderPredictor
+from fn3hw.searcher.ports import BoolArray, CostPredictor, CountsPredictor, FloatArray, IntArray, LadderPredictor
 from fn3hw.space.subnet import SearchSpace, Subnet
 
 COLUMNS: Final = {"latency": "latency_ms", "peak": "peak_mib", "size": "size_mib"}
@@ -168,23 +170,31 @@ class Charge:
         moved = np.abs(costs[:-1] - costs[-1]) > _SAME * np.abs(costs[-1])
         return {int(g) for g, row in zip(gates, moved, strict=True) if row.any()}
 
+    def _bases(self) -> IntArray:
+        """States around which gates may have steps of their own, shape (n, G): the full network first."""
+        bits = np.array([gate.level == "bit" for gate in self.space])
+        wide = np.array([gate.level in ("bit", "layer") for gate in self.space])
+        coarser = np.where(bits, np.maximum(self.sizes - 1, self.lowest), self.sizes)
+        coarsest = np.where(bits, self.lowest, self.sizes)
+        precisions = np.stack([self.sizes, coarser, coarsest])
+        narrow = np.where(wide, precisions, self.lowest)
+        return np.concatenate([precisions, narrow])
+
     def _ladder(self, g: int) -> IntArray:
-        lowest, highest = int(self.lowest[g]), int(self.sizes[g])
-        counts = set(range(lowest, highest + 1))
-        if self.by == "latency":
-            assert self._cost is not None
-            counts &= {highest, lowest, *self._cost.steps(self.space.gates[g].name)}
-        if self.by == "blocks":
-            return np.array(sorted(counts, reverse=True), dtype=np.int64)
-        descending = np.array(sorted(counts, reverse=True), dtype=np.int64)
-        states = np.repeat(self.sizes[None], len(descending), axis=0)
+        descending = np.arange(self.sizes[g], self.lowest[g] - 1, -1)
+        if self.by == "blocks" or self.space.gates[g].level == "bit":
+            return descending
+        first, *others = (descending[self._lowers(base, g, descending)] for base in self._bases())
+        more = np.setdiff1d(np.concatenate(others), first)
+        return np.sort(np.concatenate([_thinned(first, _MAX_RUNGS), _thinned(more, _MAX_RUNGS - len(first))]))[::-1]
+
+    def _lowers(self, base: IntArray, g: int, descending: IntArray) -> BoolArray:
+        """Which counts of a gate cost less than all larger ones, the other gates as in a state."""
+        states = np.repeat(base[None], len(descending), axis=0)
         states[:, g] = descending
         costs = self.of(states)
         before = np.minimum.accumulate(np.concatenate(([np.inf], costs[:-1])))
-        kept = descending[costs < before * (1 - _SAME)]
-        if len(kept) > _MAX_RUNGS:
-            kept = kept[np.unique(np.linspace(0, len(kept) - 1, _MAX_RUNGS).round().astype(int))]
-        return kept
+        return np.asarray(costs < before * (1 - _SAME))
 
 
 class _Rungs:
@@ -205,3 +215,11 @@ class _Rungs:
         """Numbers for (n, G) states; None if a count is on no ladder."""
         numbers: IntArray = self._numbers[self._gates, states]
         return numbers if (numbers >= 0).all() else None
+
+
+def _thinned(counts: IntArray, most: int) -> IntArray:
+    """At most so many of some counts, evenly over their order, both ends among them."""
+    if len(counts) <= most:
+        return counts
+    rows = np.unique(np.linspace(0, len(counts) - 1, max(most, 0)).round().astype(int))
+    return np.asarray(counts[rows], dtype=np.int64)

@@ -238,6 +238,7 @@ class _Run:
         """One new state near the target cost, walked to from the best states known there, partly undone."""
         states, accuracy = self.ledger.states, self.ledger.accuracies
         import os
+
         if os.environ.get("SMOOTH"):
             accuracy = -surrogate.predict(self.walker.removed(states))
         cost = self.charge.of(states)
@@ -251,12 +252,14 @@ class _Run:
         exact = self.walker.exact(parents[: self.settings.exact], target, surrogate, self.rng)
         pool = self._new(np.concatenate([exact, guided, random]))
         import os
+
         for _ in range(int(os.environ.get("BRED", "0"))):
             best = self._thompson(pool, surrogate, int(os.environ.get("KEEP", "6")))
             starts = np.repeat(best, int(os.environ.get("MULT", "4")), axis=0)
             starts = self.walker.raised(starts, self.rng, float(self.rng.uniform(0.02, 0.2)))
             bred = self.walker.guided(starts, target, surrogate, self.rng, float(os.environ.get("SPREAD", "1.0")))
-            pool = np.concatenate([best, bred]); pool = self._new(pool)
+            pool = np.concatenate([best, bred])
+            pool = self._new(pool)
         near = pool[self.charge.of(pool) >= 0.9 * target] if len(pool) else pool
         return self._thompson(near if len(near) else pool, surrogate, 1)
 

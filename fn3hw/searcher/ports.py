@@ -13,6 +13,7 @@ from fn3hw.space.subnet import Subnet
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -54,10 +55,6 @@ class CostPredictor(Protocol):
 
     def predict(self, subnets: Sequence[Subnet]) -> pd.DataFrame:
         """One row per subnet: latency_ms, latency_ms_low, latency_ms_high, peak_mib, size_mib."""
-        ...
-
-    def steps(self, gate: str) -> list[int]:
-        """Counts of the gate at which its cost drops: the most blocks that each cost buys."""
         ...
 
 

@@ -16,10 +16,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fn3hw.errors import InputError
-from fn3hw.searcher.ports import Executor, ImageEvaluator
+from fn3hw.searcher.ports import BoolArray, Executor, ImageEvaluator
 from fn3hw.space.subnet import Subnet
 
 SHARES = (1 / 8, 1 / 4, 1 / 2, 3 / 4)
@@ -30,7 +29,6 @@ _SAME_COST = 0.02
 """A rival may cost more by this share."""
 _REMEMBERED = 512
 
-BoolArray = NDArray[np.bool_]
 Part = tuple[Subnet, int, int]
 """A subnet, and the first and the last image, exclusive, that it is to answer."""
 

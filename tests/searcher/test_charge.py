@@ -2,24 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+import pandas as pd
 import pytest
 
 from fn3hw.cost import fit_cost
 from fn3hw.errors import InputError, UnknownName
 from fn3hw.searcher.charge import Charge
+from fn3hw.space.gate import Gate
+from fn3hw.space.subnet import SearchSpace, Subnet
 from tests.cost.quantized import SPACE, integer_kernels, profile
 
 from .synthetic import SyntheticCost, make_space
 
 
-def test_where_fewer_bits_buy_no_time_they_are_spent_on_size_only() -> None:
+def test_bits_may_be_fewer_where_that_buys_no_time() -> None:
     cost = fit_cost(profile(integer_kernels))
-    ladders = {by: Charge(SPACE, cost, by).ladders for by in ("latency", "size")}
-    names = [gate.name for gate in SPACE]
-    for gate in ("one.bits", "two.bits"):
-        assert list(ladders["latency"][names.index(gate)]) == [5, 4]
-        assert list(ladders["size"][names.index(gate)]) == [5, 4, 1]
+    for by in ("latency", "size"):
+        ladders = dict(zip((gate.name for gate in SPACE), Charge(SPACE, cost, by).ladders, strict=True))
+        assert list(ladders["one.bits"]) == list(ladders["two.bits"]) == [5, 4, 3, 2, 1]
+
+
+class Precise:
+    """A device on which floats have steps of 32 channels and integers of 8, a fifth of the time."""
+
+    def predict(self, subnets: Sequence[Subnet]) -> pd.DataFrame:
+        counts = [one.counts for one in subnets]
+        ms = [-(-c["width"] // 32) if c["bits"] == 3 else 0.2 * -(-c["width"] // 8) / 4 for c in counts]
+        return pd.DataFrame({"latency_ms": 1.0 + np.array(ms), "peak_mib": 1.0, "size_mib": 1.0})
+
+
+def test_a_ladder_has_the_steps_of_every_precision() -> None:
+    space = SearchSpace([Gate("bits", "bit", 3, 1), Gate("width", "channel", 128, 16)])
+    bits, width = Charge(space, Precise()).ladders
+    assert list(bits) == [3, 2, 1]
+    assert list(width) == list(range(128, 15, -8))
+
+
+def test_a_ladder_of_too_many_steps_keeps_those_of_the_full_network_and_the_ends() -> None:
+    space = SearchSpace([Gate("bits", "bit", 3, 1), Gate("width", "channel", 512, 16)])
+    width = Charge(space, Precise()).ladders[1]
+    assert len(width) == 24
+    assert {*range(512, 31, -32), 16} <= {*width.tolist()}
 
 
 def test_counting_blocks_needs_no_cost_model() -> None:
