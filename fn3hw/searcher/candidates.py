@@ -45,11 +45,29 @@ class Walker:
         return self._walked(starts, rng.random((len(starts), *self._is_move.shape)), floor, target)
 
     def guided(
-        self, starts: IntArray, target: float, surrogate: Surrogate, rng: np.random.Generator, spread: float = 0.5
+        self,
+        starts: IntArray,
+        target: float,
+        surrogate: Surrogate,
+        rng: np.random.Generator,
+        *,
+        around: IntArray | None = None,
+        spread: float = 0.5,
     ) -> IntArray:
-        """Walks down by expected loss per saved cost, with log-normal noise of scale ``spread`` per gate."""
+        """Walks down from (n, G) states by expected loss per saved cost.
+
+        Args:
+            starts: the states.
+            target: cost to walk to.
+            surrogate: expects losses.
+            rng: draws log-normal noise of the prices.
+            around: what moves save is seen around these states, shape (n, G); by default around the starts.
+            spread: scale of the noise, the same for all moves of a gate.
+        """
         noise = np.exp(spread * rng.standard_normal(starts.shape))
-        return self._walked(starts, self._price(starts, self.losses(surrogate), noise), self.charge.lowest, target)
+        states, inverse = np.unique(starts if around is None else around, axis=0, return_inverse=True)
+        price = self._price(starts, self.losses(surrogate), self._costs_around(states)[inverse.ravel()], noise)
+        return self._walked(starts, price, self.charge.lowest, target)
 
     def exact(
         self, starts: IntArray, target: float, surrogate: Surrogate, rng: np.random.Generator, spread: float = 0.5
@@ -101,29 +119,26 @@ class Walker:
             tables.append(surrogate.gate_loss(g, (self.charge.sizes[g] - ladder) / free[g]))
         return tables
 
-    def _price(self, starts: IntArray, losses: Sequence[FloatArray], noise: FloatArray) -> FloatArray:
-        """Loss per saved cost of every move, (n, G, R), from (n, G) states on, made ascending along each ladder."""
+    def _price(
+        self, starts: IntArray, losses: Sequence[FloatArray], costs: FloatArray, noise: FloatArray
+    ) -> FloatArray:
+        """Loss per saved share of the cost of every move, (n, G, R), from (n, G) states on, ascending along ladders."""
         at, loss = self._rungs(starts), self._padded(losses)
         lost = loss[:, 1:] - loss[self._gates, at][:, :, None]
-        gained = self._saved(starts)
+        saved = 1.0 - costs[:, :, 1:] / np.take_along_axis(costs, at[:, :, None], axis=2)
         # The average from here on: a cheap move behind a dear one is not reached by way of its own price.
-        ratio = noise[:, :, None] * np.maximum(lost, _LEAST_LOST) / np.maximum(gained, _LEAST_SAVED)
+        ratio = noise[:, :, None] * np.maximum(lost, _LEAST_LOST) / np.maximum(saved, _LEAST_SAVED)
         ratio[np.arange(ratio.shape[2]) < at[:, :, None]] = 0.0
         return np.asarray(np.maximum.accumulate(ratio, axis=2))
 
-    def _saved(self, starts: IntArray) -> FloatArray:
-        """Share of the cost that every move, (n, G, R), saves by itself from (n, G) states."""
-        n_gates, n_moves = self._is_move.shape
-        gate, move = np.nonzero(self._is_move)
-        moved = np.repeat(starts[:, None], len(gate), axis=1)
-        moved[:, np.arange(len(gate)), gate] = np.minimum(
-            moved[:, np.arange(len(gate)), gate], self._ladders[gate, move + 1]
-        )
-        before = self.charge.of(starts)
-        saved = np.zeros((len(starts), n_gates, n_moves))
-        after = self.charge.of(moved.reshape(-1, n_gates)).reshape(len(starts), len(gate))
-        saved[:, gate, move] = 1.0 - after / before[:, None]
-        return saved
+    def _costs_around(self, states: IntArray) -> FloatArray:
+        """What (n, G) states cost with one gate on each of its rungs, shape (n, G, R + 1)."""
+        gate, rung = np.nonzero(np.pad(self._is_move, ((0, 0), (1, 0)), constant_values=True))
+        moved = np.repeat(states[:, None], len(gate), axis=1)
+        moved[:, np.arange(len(gate)), gate] = self._ladders[gate, rung]
+        costs = np.ones((len(states), *self._ladders.shape))
+        costs[:, gate, rung] = self.charge.of(moved.reshape(-1, states.shape[1])).reshape(len(states), len(gate))
+        return costs
 
     def _walked(self, starts: IntArray, priority: FloatArray, floor: IntArray, target: float) -> IntArray:
         """The first state of each walk that costs at most ``target``, as far as bisection finds it.

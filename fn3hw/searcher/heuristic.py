@@ -30,6 +30,9 @@ from fn3hw.searcher.surrogate import Scales, Surrogate
 _MIN_TO_FIT = 8
 _EPSILON = 1e-9
 _PARENTS = 4
+_FAVOURITES = 6
+_UNDONE = (0.02, 0.2)
+"""Share of the moves that a generation undoes, drawn anew for each."""
 _LOWERED = (1 / 3, 2 / 3, 1.0)
 """How far down its ladders a level is looked at by itself."""
 
@@ -49,6 +52,7 @@ class Heuristic:
         guided: share of a rung's candidates that the surrogate chooses.
         refined: share of the evaluations that are spent on refinement.
         pool: proposals per trajectory and kind, of which the surrogate chooses.
+        generations: in refinement, how often what the surrogate likes best of them is varied again.
         rungs: from the full network to the smallest; by default as many as C candidates per trajectory leave.
         exact: further proposals per target, solved as a knapsack (`fn3hw.searcher.knapsack`).
         race: standard errors behind a rival at which a candidate is given up before it has seen all images
@@ -63,6 +67,7 @@ class Heuristic:
     guided: float = 0.5
     refined: float = 0.5
     pool: int = 6
+    generations: int = 4
     rungs: int | None = None
     exact: int = 0
     race: float | None = 2.0
@@ -70,9 +75,10 @@ class Heuristic:
     def __post_init__(self) -> None:
         if self.evaluations < 2:
             raise InputError(f"A search needs at least 2 evaluations, not {self.evaluations}.")
-        if self.trajectories < 1 or self.candidates < 1 or self.pool < 1 or self.exact < 0:
+        if self.trajectories < 1 or self.candidates < 1 or self.pool < 1 or min(self.exact, self.generations) < 0:
             raise InputError(
-                "A search needs at least one trajectory, one candidate and one proposal, and exact is at least 0."
+                "A search needs at least one trajectory, one candidate and one proposal; exact and generations are at "
+                "least 0."
             )
         if self.rungs is not None and self.rungs < 1:
             raise InputError(f"A search needs at least one rung, not {self.rungs}.")
@@ -247,21 +253,24 @@ class _Run:
         parents = states[np.concatenate([best, [0]])] if len(best) else states[:1]
         starts = np.repeat(parents, self.settings.pool, axis=0)
         starts = self.walker.raised(starts, self.rng, float(self.rng.uniform(0.05, 0.5)))
-        guided = self.walker.guided(starts, target, surrogate, self.rng)
+        guided = self.walker.guided(
+            starts, target, surrogate, self.rng, around=np.repeat(parents, self.settings.pool, axis=0)
+        )
         random = self.walker.random(starts[::4], target, self.charge.bottom, self.rng)
         exact = self.walker.exact(parents[: self.settings.exact], target, surrogate, self.rng)
-        pool = self._new(np.concatenate([exact, guided, random]))
-        import os
-
-        for _ in range(int(os.environ.get("BRED", "0"))):
-            best = self._thompson(pool, surrogate, int(os.environ.get("KEEP", "6")))
-            starts = np.repeat(best, int(os.environ.get("MULT", "4")), axis=0)
-            starts = self.walker.raised(starts, self.rng, float(self.rng.uniform(0.02, 0.2)))
-            bred = self.walker.guided(starts, target, surrogate, self.rng, float(os.environ.get("SPREAD", "1.0")))
-            pool = np.concatenate([best, bred])
-            pool = self._new(pool)
+        pool = self._bred(self._new(np.concatenate([exact, guided, random])), target, surrogate)
         near = pool[self.charge.of(pool) >= 0.9 * target] if len(pool) else pool
         return self._thompson(near if len(near) else pool, surrogate, 1)
+
+    def _bred(self, pool: IntArray, target: float, surrogate: Surrogate) -> IntArray:
+        """What several generations make of a pool: its favourites, a little undone, walk down again."""
+        for _ in range(self.settings.generations):
+            favourites = self._thompson(pool, surrogate, _FAVOURITES)
+            around = np.repeat(favourites, self.settings.pool, axis=0)
+            starts = self.walker.raised(around, self.rng, float(self.rng.uniform(*_UNDONE)))
+            bred = self.walker.guided(starts, target, surrogate, self.rng, around=around, spread=1.0)
+            pool = self._new(np.concatenate([favourites, bred]))
+        return pool
 
     def _fit(self) -> Surrogate | None:
         accuracy = self.ledger.accuracies
