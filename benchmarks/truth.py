@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
 
@@ -127,6 +127,12 @@ class Truth:
         counts = np.array([list(subnet.counts.values()) for subnet in subnets], dtype=np.int64)
         found = pd.DataFrame(self.costs(counts), columns=list(COLUMNS.values()), index=[s.id for s in subnets])
         return found.assign(latency_ms_low=found.latency_ms, latency_ms_high=found.latency_ms)
+
+    def on_ladders(self, ladders: Sequence[IntArray]) -> Callable[[IntArray], FloatArray]:
+        """`costs` of all states on ladders, from numbers of rungs."""
+        lengths = [len(ladder) for ladder in ladders]
+        costs = self.costs(np.array(list(product(*ladders)), dtype=np.int64))
+        return lambda rungs: costs[np.ravel_multi_index(tuple(rungs.T), lengths)]
 
     def best_within(self, budget: float) -> float:
         """The highest accuracy at a cost of at most a budget."""

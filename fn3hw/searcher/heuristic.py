@@ -2,8 +2,9 @@
 
 Each rung lowers the charged cost by a fixed share. From every trajectory, candidates walk down to the rung's cost; C
 per trajectory are evaluated, and the K most accurate states that meet the rung go on. Half of the evaluations descend,
-the other half refine: at costs spread over the whole range, the best states known there are partly undone and walk down
-again. Half of a rung's candidates are drawn at random, as the paper does; the others are the ones that a surrogate,
+the other half refine: at costs spread over the whole range, the more of them the steeper accuracy falls there, the best
+states known are partly undone and walk down again; what a surrogate likes best of that is varied for a few generations.
+Half of a rung's candidates are drawn at random, as the paper does; the others are the ones that a surrogate,
 fitted on all evaluations so far, draws as best (Thompson sampling). Where several levels move, the search first looks
 at each level by itself, all of its gates a third, two thirds, and all of the way down: what one level has to give away
 at once, such as full precision in every layer, single moves rarely find. What earlier searches left in the archive
@@ -20,15 +21,19 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from fn3hw.errors import InputError
 from fn3hw.searcher.candidates import Walker
 from fn3hw.searcher.charge import Charge
-from fn3hw.searcher.ports import Books, IntArray
-from fn3hw.searcher.surrogate import Scales, Surrogate
+from fn3hw.searcher.ports import Books, FloatArray, IntArray
+from fn3hw.searcher.surrogate import Scales, Surrogate, loss_of
 
 _MIN_TO_FIT = 8
 _EPSILON = 1e-9
+_GRID = 64
+_STEEP = 0.5
+"""Share of refinement that goes where the front is steep."""
 _PARENTS = 4
 _FAVOURITES = 6
 _UNDONE = (0.02, 0.2)
@@ -67,7 +72,7 @@ class Heuristic:
     guided: float = 0.5
     refined: float = 0.5
     pool: int = 6
-    generations: int = 4
+    generations: int = 2
     rungs: int | None = None
     exact: int = 0
     race: float | None = 2.0
@@ -105,7 +110,8 @@ class Heuristic:
             ledger: where states are evaluated and remembered.
             on_rung: called with the number of the rung, from 1, and the number of rungs.
         """
-        _Run(self, charge, ledger, on_rung).run()
+        with threadpool_limits(1):  # on matrices as small as these, threads cost more than they spare
+            _Run(self, charge, ledger, on_rung).run()
 
 
 class _Run:
@@ -228,11 +234,21 @@ class _Run:
             if surrogate is None:
                 return
             self.on_rung(number + 1, number + 1 + -(-self.ledger.left // batch))
-            places = (np.arange(batch) + self.rng.random(batch)) / batch
-            found = [self._refined(self._between(high, low, place), surrogate) for place in places]
+            found = [self._refined(target, surrogate) for target in self._targets(high, low, batch)]
             new = self._new(self._filled(np.concatenate(found)))
             if len(new):
                 self.ledger.evaluate(new)
+
+    def _targets(self, high: float, low: float, n: int) -> FloatArray:
+        """Costs spread over the range, half of them evenly, and half where the front known so far is steep."""
+        grid = np.array([self._between(high, low, place) for place in np.linspace(0, 1, _GRID)])
+        meets = self.charge.of(self.ledger.states) <= grid[:, None] * (1 + _EPSILON)
+        front = loss_of(np.where(meets, self.ledger.accuracies, 0.0).max(axis=1))
+        falls = np.maximum(front[:-1] - front[1:], 0.0)
+        density = (1 - _STEEP) / len(falls) + _STEEP * falls / max(float(falls.sum()), _EPSILON)
+        passed = np.concatenate([[0.0], density.cumsum() / density.sum()])
+        places = (np.arange(n) + self.rng.random(n)) / n
+        return np.asarray(np.interp(places, passed, grid))
 
     def _between(self, high: float, low: float, place: float) -> float:
         """Cost between the lowest (place 0) and the highest (1): in equal ratios; blocks, down to none, in steps."""

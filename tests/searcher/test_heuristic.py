@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fn3hw.errors import InputError, UnknownName
 from fn3hw.searcher import Archive, Atlas, Charge, Evaluation, Heuristic, LocalExecutor, Provenance
 from fn3hw.searcher.candidates import Walker
+from fn3hw.searcher.heuristic import _Run
 from fn3hw.searcher.ledger import Ledger
 from fn3hw.space import Gate, SearchSpace, Subnet
 
@@ -62,7 +66,7 @@ def expected_accuracy(folder: Path, settings: Heuristic, *, by: str = "latency",
 def mean_over_networks(folder: Path, by: str = "latency", **settings: float) -> float:
     values = [
         expected_accuracy(folder, Heuristic(evaluations=100, seed=n, **settings), by=by, network=n)  # type: ignore[arg-type]
-        for n in range(3)
+        for n in range(10)
     ]
     return float(np.mean(values))
 
@@ -224,3 +228,19 @@ def test_what_costs_nothing_is_kept(seed: int) -> None:
         higher[:, g] = np.maximum(filled[:, g], ladder[np.clip(at - 1, 0, len(ladder) - 1)])
         raised = (charge.canonical(higher) != filled).any(axis=1)
         assert (charge.of(higher)[raised] > charge.of(filled)[raised]).all()
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 12))
+def test_targets_lie_in_the_range_and_close_together_where_the_front_is_steep(seed: int, n: int) -> None:
+    charge = Charge(SPACE, COST)
+    states = np.stack([charge.sizes, charge.bottom])
+    high, low = charge.of(states)
+    ledger = SimpleNamespace(states=states, accuracies=np.array([90.0, 30.0]))
+    run = _Run(Heuristic(seed=seed), charge, ledger, lambda *_: None)  # type: ignore[arg-type]
+    targets = run._targets(high, low, n)
+    assert len(targets) == n and (targets >= low).all() and (targets <= high).all() and (np.diff(targets) >= 0).all()
+    # All of the fall is at the full network's own cost: half of the targets are next to it.
+    many = run._targets(high, low, 100)
+    assert np.mean(many > high**0.97 * low**0.03) > 0.45
+    assert np.mean(many < np.sqrt(high * low)) == pytest.approx(0.25, abs=0.03)
