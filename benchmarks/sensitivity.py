@@ -40,6 +40,7 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "guided": (0.0, 0.25, 0.75, 1.0),
     "refined": (0.0, 0.25, 0.75),
     "pool": (2, 12),
+    "generations": (0, 1, 4),
     "exact": (1, 3),
 }
 

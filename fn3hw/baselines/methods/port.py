@@ -29,8 +29,8 @@ _NOT_METHODS = ("port", "budgeted", "policy", "trials")
 class Task:
     """What is searched for.
 
-    A state is a row of counts, one per gate; see `Charge`. Along each gate's ladder of counts, from its size downwards,
-    every step lowers the cost.
+    A state is a row of counts, one per gate; see `Charge`. Every count on a gate's ladder, from its size downwards, costs
+    less than all larger ones do, whatever they are, in some precision or width of the others; bits have all counts.
 
     Args:
         charge: costs of states, and the ladders.
