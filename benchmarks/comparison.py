@@ -1,0 +1,96 @@
+"""All methods on one run, at several numbers of evaluations, and what each needs to reach what ours has with the fewest.
+
+`fn3hw compare` with all methods, once per number of evaluations; what a method needs is looked up in its plays with the
+most of them. Hypervolume is the mean accuracy over all latencies on the images that the searches saw; chosen is the mean
+accuracy at ten budgets on test images that no search saw.
+Usage: python benchmarks/comparison.py RUN PROFILE [IMAGES] [SEEDS] [EVALUATIONS ...]; goes on with RUN/compare-EVALUATIONS
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from report import report
+
+from fn3hw.baselines.compare import Play
+from fn3hw.baselines.compare.scoring import Range
+
+FINAL_IMAGES = 2000
+
+
+def main() -> None:
+    run, profile = Path(sys.argv[1]), sys.argv[2]
+    images, seeds = (sys.argv[3:5] + ["500", "5"][len(sys.argv[3:5]) :])[:2]
+    numbers = sorted(int(one) for one in sys.argv[5:]) or [300, 1000]
+    found = {number: compared(run, profile, images, seeds, number) for number in numbers}
+    fewest, most = numbers[0], numbers[-1]
+    ours = found[fewest]["methods"][0]
+    report(
+        f"comparison-{run.name}",
+        {
+            "images": int(images),
+            "final_images": FINAL_IMAGES,
+            "seeds": int(seeds),
+            "seconds": {str(number): found[number]["seconds"] for number in numbers},
+            "methods": {str(number): [summary(one) for one in found[number]["methods"]] for number in numbers},
+            f"needed_to_reach_{ours['name']}_at_{fewest}": needed(
+                run / f"compare-{most}" / "plays", found[most], ours["hypervolume_mean"]
+            ),
+        },
+    )
+
+
+def compared(run: Path, profile: str, images: str, seeds: str, evaluations: int) -> dict[str, Any]:
+    """The document of one comparison."""
+    command = [sys.executable, "-m", "fn3hw", "compare", str(run), "--profile", profile, "--json"]
+    command += ["--evaluations", str(evaluations), "--images", images, "--final-images", str(FINAL_IMAGES)]
+    command += ["--seeds", seeds, "--output", str(run / f"compare-{evaluations}")]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    document: dict[str, Any] = json.loads(done.stdout)
+    return document
+
+
+def summary(one: dict[str, Any]) -> dict[str, Any]:
+    """What is quoted of a method."""
+    keys = ("name", "evaluations", "seconds", "thinking_share", "failed", "hypervolume_mean", "hypervolume_ci")
+    return {
+        **{key: one[key] for key in keys},
+        "difference": one["difference_to_the_first"],
+        "chosen": one["chosen_accuracy"],
+        "chosen_difference": one["chosen_difference_to_the_first"],
+        "accuracy_at_budget": {budget: at["mean"] for budget, at in one["accuracy_at_budget"].items()},
+    }
+
+
+def needed(plays: Path, document: dict[str, Any], wanted: float) -> dict[str, Any]:
+    """Median evaluations and seconds of each method until a hypervolume; None where the median play never has it."""
+    known = document["hypervolume"]
+    span = Range(full=known["full_cost"], smallest=known["smallest_cost"], floor=known["floor"])
+    reached: dict[str, Any] = {}
+    for name in (method["name"] for method in document["methods"]):
+        found = [first_to_reach(Play.read(path), wanted, span) for path in sorted(plays.glob(f"{name}-[0-9]*.csv"))]
+        evaluations, seconds = np.median(found, axis=0)
+        reached[name] = {"evaluations": evaluations, "seconds": seconds} if np.isfinite(evaluations) else None
+    return reached
+
+
+def first_to_reach(play: Play, wanted: float, span: Range) -> tuple[float, float]:
+    """Evaluations and seconds until a hypervolume, by bisection: it never falls."""
+    low, high = 0, len(play.subnets)
+    if span.hypervolume(play.cost, play.accuracy) < wanted:
+        return float("inf"), float("inf")
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (
+            (low, middle) if span.hypervolume(play.cost[:middle], play.accuracy[:middle]) >= wanted else (middle, high)
+        )
+    return float(high), float(play.seconds[high - 1])
+
+
+if __name__ == "__main__":
+    main()
