@@ -1,9 +1,9 @@
-"""All methods on one run, at several numbers of evaluations, and what each needs to reach what ours has with the fewest.
+"""All methods on one run, at several numbers of evaluations, and what each needs to reach what ours has at the fewest.
 
-`fn3hw compare` with all methods, once per number of evaluations; what a method needs is looked up in its plays with the
-most of them. Hypervolume is the mean accuracy over all latencies on the images that the searches saw; chosen is the mean
-accuracy at ten budgets on test images that no search saw.
-Usage: python benchmarks/comparison.py RUN PROFILE [IMAGES] [SEEDS] [EVALUATIONS ...]; goes on with RUN/compare-EVALUATIONS
+`fn3hw compare` with all methods, once per number of evaluations; what a method needs is looked up in its plays with
+the most of them. Hypervolume is the mean accuracy over all latencies on the images that the searches saw; chosen is the
+mean accuracy at ten budgets on test images that no search saw.
+Usage: python benchmarks/comparison.py RUN PROFILE [IMAGES] [SEEDS] [EVALUATIONS ...]; goes on with RUN/compare-NUMBER
 """
 
 from __future__ import annotations
