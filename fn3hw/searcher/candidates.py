@@ -90,18 +90,20 @@ class Walker:
         return np.asarray(np.maximum(starts, self._ladders[self._gates, moved - rng.binomial(moved, share)]))
 
     def filled(self, states: IntArray, rng: np.random.Generator) -> IntArray:
-        """(n, G) states with every gate but those of bits, in random order, as high as it costs nothing.
+        """(n, G) states with every gate, in random order, as high as it costs nothing.
 
-        Ladders are those of the full network. Where a part of a subnet runs another kernel, with wider steps, several
-        of their counts may cost the same, and the largest is the one to have.
+        Ladders have the steps of every precision and width. Where a part of a subnet runs a kernel with wider steps,
+        several of their counts cost the same, and the largest is the one to have. Of bits it need not be: a bit gate
+        stays as it is in about half of the states.
         """
         result = self.charge.canonical(states)
         limit = self.charge.of(result) * (1 + _SAME)
-        raisable = [g for g, gate in enumerate(self.charge.space) if gate.level != "bit"]
-        for g in rng.permutation(raisable):
+        for g in rng.permutation(len(self.charge.ladders)):
             ladder = self.charge.ladders[g]
+            is_bits = self.charge.space.gates[g].level == "bit"
+            stays = rng.random(len(result)) < 0.5 if is_bits else np.zeros(len(result), dtype=bool)
             high = np.minimum(np.searchsorted(-ladder, -result[:, g]), len(ladder) - 1)
-            low = np.full_like(high, -1)
+            low = np.where(stays, high - 1, -1)
             while (high - low > 1).any():
                 middle = np.where(high - low > 1, (low + high) // 2, high)
                 trial = result.copy()
