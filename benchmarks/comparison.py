@@ -1,8 +1,8 @@
 """All methods on one run, at several numbers of evaluations, and what each needs to reach what ours has at the fewest.
 
 `fn3hw compare` with all methods, once per number of evaluations; what a method needs is looked up in its plays with
-the most of them. Hypervolume is the mean accuracy over all latencies on the images that the searches saw; chosen is the
-mean accuracy at ten budgets on test images that no search saw.
+the most of them. Hypervolume is the mean accuracy over all latencies on the images that the searches saw, unseen
+that of what would be chosen, on test images, and chosen the mean accuracy at ten budgets there.
 Usage: python benchmarks/comparison.py RUN PROFILE [IMAGES] [SEEDS] [EVALUATIONS ...]; goes on with RUN/compare-NUMBER
 """
 
@@ -61,8 +61,8 @@ def summary(one: dict[str, Any]) -> dict[str, Any]:
     return {
         **{key: one[key] for key in keys},
         "difference": one["difference_to_the_first"],
+        "unseen": one["hypervolume_on_unseen_images"],
         "chosen": one["chosen_accuracy"],
-        "chosen_difference": one["chosen_difference_to_the_first"],
         "accuracy_at_budget": {budget: at["mean"] for budget, at in one["accuracy_at_budget"].items()},
     }
 

@@ -45,7 +45,8 @@ def compare(
     """Compare ways to search. Interrupted, run again, it goes on; what was evaluated is never evaluated again."""
     try:
         from fn3hw.baselines.compare import Contest, Rules, methods_of, score, write_report
-        from fn3hw.baselines.compare.scoring import Range, chosen
+        from fn3hw.baselines.compare.report import by_hypervolume
+        from fn3hw.baselines.compare.scoring import Range, to_verify
     except ModuleNotFoundError as error:
         raise InputError(
             f"A comparison needs {error.name}, which is not installed.", hint="pip install 'fn3hw[baselines]'"
@@ -71,7 +72,7 @@ def compare(
         )
     judge = evaluator_of(supernet, opened.moments, opened.data, "test", final_images, integers=False)
     with console.progress("verifying") as ticker:
-        final = contest.verified(chosen(plays, rules.budgets), judge, lambda n, total: ticker.tick(n, total, None))
+        final = contest.verified(to_verify(plays, rules.budgets), judge, lambda n, total: ticker.tick(n, total, None))
     span = Range(full=contest.full, smallest=contest.smallest, floor=contest.floor())
     scores = score(plays, rules.budgets, span, final)
     settings = {
@@ -85,27 +86,30 @@ def compare(
     rows = [
         (
             one.name,
-            f"{one.hypervolume.mean:.3f}",
-            f"{one.hypervolume.low:.3f} to {one.hypervolume.high:.3f}",
-            f"{one.difference.mean:+.3f}",
-            f"{one.chosen.mean:.3f}",
+            f"{one.unseen.mean.mean:.3f}",
+            f"{one.unseen.mean.low:.3f} to {one.unseen.mean.high:.3f}",
+            f"{one.unseen.difference.mean:+.3f}",
+            f"{one.hypervolume.mean.mean:.3f}",
+            f"{one.chosen.mean.mean:.3f}",
             f"{one.evaluations:.0f}",
             f"{one.seconds:.0f}",
             str(one.failed),
         )
-        for one in sorted(scores.methods, key=lambda one: -one.hypervolume.mean)
+        for one in by_hypervolume(scores)
+        if one.unseen is not None
     ]
     columns = (
         "method",
-        "hypervolume",
+        "unseen",
         "95% interval",
         f"to {scores.methods[0].name}",
-        "chosen",
-        "evaluations",
+        "seen",
+        "at budgets",
+        "n",
         "s",
         "failed",
     )
-    console.table("mean accuracy over all latencies, in percent", columns, rows)
+    console.table("mean accuracy over all latencies, in percent, on images that no search saw", columns, rows)
     document = {
         **scores.to_json(),
         "seconds": time.monotonic() - started,

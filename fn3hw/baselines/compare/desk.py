@@ -62,6 +62,13 @@ class Play:
         accuracy = np.where(self.cost <= budget, np.nan_to_num(self.accuracy, nan=-np.inf), -np.inf)
         return int(accuracy.argmax()) if len(accuracy) and np.isfinite(accuracy.max()) else None
 
+    def front(self) -> list[int]:
+        """Indices of the subnets that are more accurate than all that cost no more, by ascending cost."""
+        accuracy = np.nan_to_num(self.accuracy, nan=-np.inf)
+        order = np.lexsort((-accuracy, self.cost))
+        before = np.maximum.accumulate(np.concatenate([[-np.inf], accuracy[order[:-1]]])) if len(order) else accuracy
+        return [int(row) for row in order[accuracy[order] > before]]
+
     def write(self, path: Path) -> None:
         """To a CSV file."""
         values = (self.subnets, self.cost, self.accuracy, self.evaluating_s, self.thinking_s)

@@ -16,7 +16,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from matplotlib.figure import Figure
 
-from fn3hw.baselines.compare.scoring import LEVEL, MethodScore, Scores
+from fn3hw.baselines.compare.scoring import LEVEL, Measured, MethodScore, Scores
 from fn3hw.space.files import plain, write_figure, write_text
 
 _COLOURS = (
@@ -72,19 +72,14 @@ def write_report(folder: Path, scores: Scores, settings: Mapping[str, Any], *, u
 def methods_table(scores: Scores) -> pd.DataFrame:
     """A row per method, the best first."""
     rows = []
-    for one in sorted(scores.methods, key=lambda one: -one.hypervolume.mean):
+    for one in by_hypervolume(scores):
         reached = one.reached or (np.nan, np.nan)
         rows.append(
             {
                 "method": one.name,
-                "hypervolume": one.hypervolume.mean,
-                "low": one.hypervolume.low,
-                "high": one.hypervolume.high,
-                "difference": one.difference.mean,
-                "p": one.p_value,
-                "chosen": one.chosen.mean,
-                "chosen, difference": one.chosen_difference.mean,
-                "chosen, p": one.chosen_p_value,
+                **_columns("hypervolume", one.hypervolume),
+                **({} if one.unseen is None else _columns("unseen", one.unseen)),
+                **_columns("at budgets", one.chosen),
                 "evaluations": one.evaluations,
                 "seconds": one.seconds,
                 "thinking": one.thinking,
@@ -98,6 +93,21 @@ def methods_table(scores: Scores) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def by_hypervolume(scores: Scores) -> list[MethodScore]:
+    """The methods, the best first: on images that no search saw, where there are such."""
+    return sorted(scores.methods, key=lambda one: -(one.unseen or one.hypervolume).mean.mean)
+
+
+def _columns(name: str, figure: Measured) -> dict[str, float]:
+    return {
+        name: figure.mean.mean,
+        f"{name}, low": figure.mean.low,
+        f"{name}, high": figure.mean.high,
+        f"{name}, difference": figure.difference.mean,
+        f"{name}, p": figure.p_value,
+    }
+
+
 def curves_table(scores: Scores) -> pd.DataFrame:
     """Hypervolume of every method on the way: a row per method and number of evaluations."""
     return pd.concat([one.curve.assign(method=one.name) for one in scores.methods], ignore_index=True)
@@ -108,8 +118,8 @@ def _page(scores: Scores, table: pd.DataFrame, settings: Mapping[str, Any], unit
     summary = (
         f"Hypervolume is the mean accuracy in percent over all costs from {scores.range.smallest:.4g} to "
         f"{scores.range.full:.4g} {unit}. Intervals hold {LEVEL:.0%} of the bootstrapped means over seeds; differences "
-        f"and p-values are to {first}, seeds paired. Chosen is the mean accuracy of the subnets that a method answers "
-        "the budgets with, on images that no search saw. "
+        f"and p-values are to {first}, seeds paired. Unseen is the hypervolume of what a method would choose by the "
+        "accuracies that it saw, on images that no search saw; at budgets is the mean over the budgets there. "
         + "; ".join(f"{name}: {value}" for name, value in settings.items() if not isinstance(value, dict))
     )
     pictures = [

@@ -48,6 +48,19 @@ class Range:
         area = moocore.hypervolume(points, ref=[self.full, -self.floor])
         return float(self.floor + area / (self.full - self.smallest))
 
+    def unseen(self, play: Play, final: Mapping[str, float]) -> float:
+        """Mean accuracy over costs, on other images, of what a play chose by the accuracy that it saw.
+
+        Args:
+            play: with its accuracies.
+            final: accuracy on the other images of the subnets of its front, by id.
+        """
+        rows = [row for row in play.front() if play.cost[row] <= self.full]
+        ends = [*np.maximum(play.cost[rows], self.smallest), self.full]
+        total = self.floor * (ends[0] - self.smallest)
+        total += sum(final[play.subnets[row]] * (b - a) for row, a, b in zip(rows, ends[:-1], ends[1:], strict=True))
+        return float(total / (self.full - self.smallest))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mean:
@@ -75,13 +88,41 @@ class Mean:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """A figure of one value per seed, and how it compares with the first method's.
+
+    Args:
+        mean: over seeds.
+        difference: to the first method, seeds paired.
+        p_value: of that difference, by a paired permutation test; NaN where there is one seed alone.
+    """
+
+    mean: Mean
+    difference: Mean
+    p_value: float
+
+    @classmethod
+    def of(cls, own: Sequence[float], first: Sequence[float]) -> Measured:
+        """From one value per seed of a method and of the first one."""
+        differences = [a - b for a, b in zip(own, first, strict=True)]
+        return cls(mean=Mean.of(own), difference=Mean.of(differences), p_value=_p_value(own, first))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON."""
+        compared = {**self.difference.to_json(), "p_value": self.p_value}
+        return {**self.mean.to_json(), "difference_to_the_first": compared}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MethodScore:
     """How one method did.
 
     Args:
         name: of the method.
         curve: columns evaluations, seconds, mean, low, high: hypervolume on the way.
-        hypervolume: at the end.
+        hypervolume: at the end, on the images that the search saw.
+        unseen: mean accuracy over all costs of what would be chosen, on images that no search saw; None without such.
+        chosen: mean over the budgets of the accuracy of the chosen subnets; of the smallest where none was found.
         at_budget: per budget the accuracy of the chosen subnets, and the share of seeds that met it.
         evaluations: per play, mean.
         seconds: per play, mean.
@@ -90,16 +131,13 @@ class MethodScore:
         infeasible: evaluations of subnets that cost more than every budget, of all plays.
         reached: evaluations and seconds until the first method's final hypervolume, medians; None where the median
             play never got there.
-        difference: to the first method in hypervolume.
-        p_value: of that difference, by a paired permutation test; NaN where there is one seed alone.
-        chosen: mean over the budgets of the chosen subnets' accuracy; the smallest subnet's where none was found.
-        chosen_difference: the same to the first method.
-        chosen_p_value: of that difference.
     """
 
     name: str
     curve: pd.DataFrame
-    hypervolume: Mean
+    hypervolume: Measured
+    unseen: Measured | None
+    chosen: Measured
     at_budget: dict[float, tuple[Mean, float]]
     evaluations: float
     seconds: float
@@ -107,14 +145,10 @@ class MethodScore:
     failed: int
     infeasible: int
     reached: tuple[float, float] | None
-    difference: Mean
-    p_value: float
-    chosen: Mean
-    chosen_difference: Mean
-    chosen_p_value: float
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON."""
+        hypervolume = self.hypervolume.to_json()
         return {
             "name": self.name,
             "evaluations": self.evaluations,
@@ -122,17 +156,17 @@ class MethodScore:
             "thinking_share": self.thinking,
             "failed": self.failed,
             "infeasible": self.infeasible,
-            "hypervolume_mean": self.hypervolume.mean,
-            "hypervolume_ci": [self.hypervolume.low, self.hypervolume.high],
+            "hypervolume_mean": hypervolume["mean"],
+            "hypervolume_ci": hypervolume["ci"],
+            "difference_to_the_first": hypervolume["difference_to_the_first"],
+            "hypervolume_on_unseen_images": None if self.unseen is None else self.unseen.to_json(),
+            "chosen_accuracy": self.chosen.to_json(),
             "accuracy_at_budget": {
                 f"{budget:.6g}": {**found.to_json(), "met": met} for budget, (found, met) in self.at_budget.items()
             },
             "reached_the_first": None
             if self.reached is None
             else dict(zip(("evaluations", "seconds"), self.reached, strict=True)),
-            "difference_to_the_first": {**self.difference.to_json(), "p_value": self.p_value},
-            "chosen_accuracy": self.chosen.to_json(),
-            "chosen_difference_to_the_first": {**self.chosen_difference.to_json(), "p_value": self.chosen_p_value},
         }
 
 
@@ -165,31 +199,28 @@ def score(
         plays: of the methods, each with the same seeds.
         budgets: that accuracy is given at.
         span: what hypervolume is measured over.
-        final: accuracy of chosen subnets on images that the search did not see, by subnet id; by default the accuracy
-            that the search saw.
+        final: accuracy of the subnets of `to_verify` on images that the search did not see, by id; by default the
+            accuracy that the search saw.
     """
     by_method: dict[str, list[Play]] = {}
     for play in plays:
         by_method.setdefault(play.method, []).append(play)
-    curves = {name: [_Curve.of(play, span) for play in own] for name, own in by_method.items()}
-    chosen = {
-        name: np.array([_mean_of_choices(play, budgets, span.floor, final) for play in own])
-        for name, own in by_method.items()
-    }
-    first = next(iter(by_method))
+    values = {name: _Values.of(own, budgets, span, final) for name, own in by_method.items()}
+    first = next(iter(values.values()))
     return Scores(
-        tuple(
-            _scored(name, own, (curves[name], curves[first]), (chosen[name], chosen[first]), budgets, final)
-            for name, own in by_method.items()
-        ),
-        span,
+        tuple(_scored(name, own, values[name], first, budgets, final) for name, own in by_method.items()), span
     )
 
 
-def chosen(plays: Sequence[Play], budgets: Sequence[float]) -> list[str]:
-    """Ids of the subnets that plays would answer budgets with, each once."""
-    found = [(play, play.best_within(budget)) for play in plays for budget in budgets]
-    return list(dict.fromkeys(play.subnets[best] for play, best in found if best is not None))
+def to_verify(plays: Sequence[Play], budgets: Sequence[float]) -> list[str]:
+    """Ids of the subnets that plays would answer budgets with, these and any other, each once."""
+    rows = [
+        (play, row)
+        for play in plays
+        for row in (*(play.best_within(budget) for budget in budgets), *play.front())
+        if row is not None
+    ]
+    return list(dict.fromkeys(play.subnets[row] for play, row in rows))
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,22 +248,42 @@ class _Curve:
         return (self.evaluations[rows[0]], self.seconds[rows[0]]) if len(rows) else (np.inf, np.inf)
 
 
+@dataclass(frozen=True, slots=True)
+class _Values:
+    """What is compared of one method, one value per seed."""
+
+    curves: list[_Curve]
+    hypervolume: list[float]
+    unseen: list[float] | None
+    chosen: list[float]
+
+    @classmethod
+    def of(
+        cls, plays: Sequence[Play], budgets: Sequence[float], span: Range, final: Mapping[str, float] | None
+    ) -> _Values:
+        curves = [_Curve.of(play, span) for play in plays]
+        unseen = None if final is None else [span.unseen(play, final) for play in plays]
+        chosen = [_mean_of_choices(play, budgets, span.floor, final) for play in plays]
+        return cls(curves, [curve.final for curve in curves], unseen, chosen)
+
+
 def _scored(
     name: str,
     plays: Sequence[Play],
-    curves: tuple[Sequence[_Curve], Sequence[_Curve]],
-    chosen: tuple[FloatArray, FloatArray],
+    own: _Values,
+    first: _Values,
     budgets: Sequence[float],
     final: Mapping[str, float] | None,
 ) -> MethodScore:
-    """One method's score; of curves and of the mean accuracy of choices, its own and the first method's are given."""
-    own, theirs = (np.array([curve.final for curve in some]) for some in curves)
-    evaluations, seconds = np.median([curve.reaching(float(theirs.mean())) for curve in curves[0]], axis=0)
+    target = float(np.mean(first.hypervolume))
+    evaluations, seconds = np.median([curve.reaching(target) for curve in own.curves], axis=0)
     total = [float(play.seconds[-1]) if len(play.subnets) else 0.0 for play in plays]
     return MethodScore(
         name=name,
-        curve=_mean_curve(curves[0]),
-        hypervolume=Mean.of(own.tolist()),
+        curve=_mean_curve(own.curves),
+        hypervolume=Measured.of(own.hypervolume, first.hypervolume),
+        unseen=Measured.of(own.unseen, first.unseen) if own.unseen is not None and first.unseen is not None else None,
+        chosen=Measured.of(own.chosen, first.chosen),
         at_budget={budget: _at_budget(plays, budget, final) for budget in sorted(budgets, reverse=True)},
         evaluations=float(np.mean([len(play.subnets) for play in plays])),
         seconds=float(np.mean(total)),
@@ -240,11 +291,6 @@ def _scored(
         failed=sum(play.failed for play in plays),
         infeasible=sum(play.infeasible for play in plays),
         reached=(float(evaluations), float(seconds)) if np.isfinite(evaluations) else None,
-        difference=Mean.of((own - theirs).tolist()),
-        p_value=_p_value(own, theirs),
-        chosen=Mean.of(chosen[0].tolist()),
-        chosen_difference=Mean.of((chosen[0] - chosen[1]).tolist()),
-        chosen_p_value=_p_value(*chosen),
     )
 
 
@@ -279,7 +325,7 @@ def _mean_curve(curves: Sequence[_Curve]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["evaluations", "seconds", "mean", "low", "high"])
 
 
-def _p_value(a: FloatArray, b: FloatArray) -> float:
+def _p_value(a: Sequence[float], b: Sequence[float]) -> float:
     if len(a) < 2 or len(a) != len(b):
         return float("nan")
     found = stats.permutation_test(

@@ -29,8 +29,8 @@ _NOT_METHODS = ("port", "budgeted", "policy", "trials")
 class Task:
     """What is searched for.
 
-    A state is a row of counts, one per gate; see `Charge`. Every count on a gate's ladder, from its size downwards, costs
-    less than all larger ones do, whatever they are, in some precision or width of the others; bits have all counts.
+    A state is a row of counts, one per gate; see `Charge`. Every count on a gate's ladder, from its size downwards,
+    costs less than all larger ones in some precision or width of the other gates; bits have all counts.
 
     Args:
         charge: costs of states, and the ladders.
