@@ -67,7 +67,6 @@ class Size:
                 total[key] = total.get(key, 0.0) + float(one["fixed_bytes"])
         except (KeyError, TypeError, ValueError) as error:
             raise ProfileError(f"The profile's parameters do not fit its search space: {error!r}.") from error
-        self._encoder = encoder
         self.tensors = tuple(Tensor(size, *key) for key, size in total.items())
         self._inside = self._find_inside()
         self._graph = np.zeros(1 + len(encoder.branches))
@@ -113,18 +112,19 @@ class Size:
         size: FloatArray = (self.parameter_bytes(states) + self._matrix(states) @ self._graph) / MIB
         return size
 
-    def pieces(self, peak: float) -> Iterator[Piece]:
+    def pieces(self, encoder: Encoder, peak: float) -> Iterator[Piece]:
         """What the size is the sum of, but for a constant, for sums of latency, peak memory and size in MiB.
 
         Args:
+            encoder: of the search space.
             peak: share of the parameters in peak memory.
         """
         for tensor in self.tensors:
-            gates = {*tensor.columns, *(self._encoder.gate_of(branch) for branch in tensor.branch_columns)}
+            gates = {*tensor.columns, *(encoder.gate_of(branch) for branch in tensor.branch_columns)}
             bits = [] if tensor.bit_column is None else [tensor.bit_column]
             yield Piece(frozenset({*gates, *bits}), tensor.of, (0.0, peak / MIB, 1 / MIB))
         for branch, coef in enumerate(self._graph[1:]):
-            gates = {self._encoder.gate_of(branch)}
+            gates = {encoder.gate_of(branch)}
             yield Piece(frozenset(gates), partial(_is_there, branch), (0.0, 0.0, float(coef) / MIB))
 
     @property
@@ -175,7 +175,7 @@ class PeakMemory:
     def pieces(self, encoder: Encoder) -> Iterator[Piece]:
         """What memory and file are the sums of, but for constants, for sums of latency, peak memory and size."""
         coef = self._coef if self._coef is not None else np.zeros(2 + len(self._largest))
-        yield from self._size.pieces(float(coef[1]))
+        yield from self._size.pieces(encoder, float(coef[1]))
         for column, per_width in enumerate(coef[2:]):
             gates = frozenset({column}) | {encoder.gate_of(branch) for branch in self._size.deciding(column)}
             yield Piece(gates, partial(self._width, column), (0.0, float(per_width), 0.0))

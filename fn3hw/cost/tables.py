@@ -70,15 +70,16 @@ class Tables:
             return None
         first = np.array([ladder[0] for ladder in ladders], dtype=np.int64)
         strides = np.zeros((len(ladders), len(gates)), dtype=np.int64)
-        tables, left = [], list(pieces)
+        own: list[list[Piece]] = [[] for _ in gates]
+        for piece in pieces:
+            own[next(number for number, one in enumerate(gates) if piece.gates & moving <= one)].append(piece)
+        tables = []
         for number, columns in enumerate(sorted(one) for one in gates):
             counts = np.array(list(product(*(ladders[g] for g in columns))), dtype=np.int64).reshape(-1, len(columns))
             rows = np.repeat(first[None], len(counts), axis=0)
             rows[:, columns] = counts
             states = encoder.ordered(rows)
-            own = [piece for piece in left if piece.gates & moving <= set(columns)]
-            left = [piece for piece in left if piece not in own]
-            tables.append(sum(np.outer(piece.value(states), piece.shares) for piece in own))
+            tables.append(sum(np.outer(piece.value(states), piece.shares) for piece in own[number]))
             strides[columns, number] = np.cumprod([1, *lengths[columns][:0:-1]])[::-1]
         return cls(strides, np.cumsum([0, *sizes[:-1]]), np.concatenate(tables))
 

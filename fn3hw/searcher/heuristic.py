@@ -259,19 +259,13 @@ class _Run:
     def _refined(self, target: float, surrogate: Surrogate) -> IntArray:
         """One new state near the target cost, walked to from the best states known there, partly undone."""
         states, accuracy = self.ledger.states, self.ledger.accuracies
-        import os
-
-        if os.environ.get("SMOOTH"):
-            accuracy = -surrogate.predict(self.walker.removed(states))
         cost = self.charge.of(states)
         rows = np.flatnonzero(cost <= 1.1 * target)
         best = rows[np.argsort(-accuracy[rows], kind="stable")][:_PARENTS]
         parents = states[np.concatenate([best, [0]])] if len(best) else states[:1]
-        starts = np.repeat(parents, self.settings.pool, axis=0)
-        starts = self.walker.raised(starts, self.rng, float(self.rng.uniform(0.05, 0.5)))
-        guided = self.walker.guided(
-            starts, target, surrogate, self.rng, around=np.repeat(parents, self.settings.pool, axis=0)
-        )
+        around = np.repeat(parents, self.settings.pool, axis=0)
+        starts = self.walker.raised(around, self.rng, float(self.rng.uniform(0.05, 0.5)))
+        guided = self.walker.guided(starts, target, surrogate, self.rng, around=around)
         random = self.walker.random(starts[::4], target, self.charge.bottom, self.rng)
         exact = self.walker.exact(parents[: self.settings.exact], target, surrogate, self.rng)
         pool = self._bred(self._new(np.concatenate([exact, guided, random])), target, surrogate)
