@@ -1,7 +1,8 @@
 """Accuracy of a subnet: its sliced ONNX file, with corrected batch norm, run in ONNX Runtime on held-out images.
 
-The file runs as a chain (`fn3hw.deploy.segments`). A candidate of a search differs from the subnet that it was made
-from in one gate: what both compute before it, and the sessions that compute it, are kept and not made again.
+The sessions of candidates that race stay open from one part of the images to the next. With ``cuts``, a file runs as a
+chain (`fn3hw.deploy.segments`): what a candidate and the subnet that it was made from compute alike at their beginning,
+and the sessions that compute it, are then kept and not made again.
 """
 
 from __future__ import annotations
@@ -25,11 +26,9 @@ from fn3hw.errors import InputError
 from fn3hw.space.subnet import SearchSpace, Subnet
 
 _VERSION = 5
-CUTS = 3
-"""Values that a chain is cut at; the more, the more is spared, and the more often data leave their fastest layout."""
 _FILES, _FILE_BYTES = 64, 2**27
 """Chains that are kept as files, at most, and bytes of them: those of the candidates that race."""
-_SESSIONS, _SESSION_BYTES = 32, 2**28
+_SESSIONS, _SESSION_BYTES = 64, 2**28
 """Sessions that stay open, at most, and bytes of their files."""
 _VALUES, _VALUE_BYTES = 2**20, 2**28
 """Values between segments that are kept."""
@@ -63,7 +62,9 @@ class Evaluator:
         bn: ``"closed-form"`` takes the statistics from ``moments``, ``"stored"`` keeps those of training.
         calibration: training images that set the ranges of activations, so that quantized layers compute on integers;
             without them, on the fp32 numbers that the integers stand for, which needs no pass over such images.
-        cuts: values that files are cut at, at most; files with the ranges of activations stay whole.
+        cuts: values that files are cut at, at most; files with the ranges of activations stay whole. Each cut takes
+            data out of their fastest layout: on the networks of ``benchmarks/search_speed.py`` that costs more than
+            common beginnings spare.
 
     Raises:
         InputError: the images do not fit the network or the labels, or there are none.
@@ -80,7 +81,7 @@ class Evaluator:
         batch_size: int = 16,
         bn: Literal["closed-form", "stored"] = "closed-form",
         calibration: NDArray[np.float32] | None = None,
-        cuts: int = CUTS,
+        cuts: int = 0,
     ) -> None:
         _check(supernet, images, labels)
         if bn not in ("closed-form", "stored") or (bn == "closed-form" and moments is None):

@@ -75,7 +75,7 @@ class Heuristic:
     generations: int = 2
     rungs: int | None = None
     exact: int = 0
-    race: float | None = 2.0
+    race: float | None = 1.0
 
     def __post_init__(self) -> None:
         if self.evaluations < 2:

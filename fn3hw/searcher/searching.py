@@ -14,7 +14,7 @@ from fn3hw.errors import InputError
 from fn3hw.profiler import Meter, Profile
 from fn3hw.searcher.api import CostBy, OnProgress, run_search
 from fn3hw.searcher.atlas import Atlas, Provenance
-from fn3hw.searcher.evaluator import CUTS, Evaluator
+from fn3hw.searcher.evaluator import Evaluator
 from fn3hw.searcher.export import Exporter, FinishedFile
 from fn3hw.searcher.heuristic import Heuristic
 from fn3hw.searcher.ports import CostPredictor, Executor, SearchData
@@ -122,7 +122,7 @@ def evaluator_of(
     *,
     integers: bool = True,
     threads: int | None = None,
-    cuts: int = CUTS,
+    cuts: int = 0,
 ) -> Evaluator:
     """Evaluates on the first images of a split, by default all.
 
