@@ -1,8 +1,9 @@
 """Evaluations per second of a search: as it is, of files in chains, without races, as at first, and by eager torch.
 
-The same search, with each of some seeds, is run as it is; with files that are cut into chains; and without races, too. What an evaluation takes otherwise is timed on subnets that the search asked for, in turns: one after the other
-with layers that compute on integers, as the first evaluator did it; and torch in eager mode, masked, after
-recalibration on as many images. What the searches choose at ten budgets is compared on all images of the search split.
+The same search, with each of some seeds, is run as it is; with files that are cut into chains; and without races, too.
+What an evaluation takes otherwise is timed on subnets that the search asked for, in turns: one after the other with
+layers that compute on integers, as the first evaluator did it; and torch in eager mode, masked, after recalibration on
+as many images. What the searches choose at ten budgets is compared on all images of the search split.
 Usage: python benchmarks/search_speed.py RUN PROFILE [EVALUATIONS] [SEEDS]; archives are kept in RUN/speed
 """
 
