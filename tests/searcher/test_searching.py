@@ -106,7 +106,7 @@ def test_what_a_subnet_shares_with_one_before_it_is_not_computed_again(
     supernet: Supernet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images, labels = Data().arrays("search", 64)
-    evaluator = Evaluator(supernet, None, images, labels, bn="stored", batch_size=16)
+    evaluator = Evaluator(supernet, None, images, labels, bn="stored", batch_size=16, cuts=3)
     opened: list[bytes] = []
     session = onnxruntime.InferenceSession
 
@@ -132,10 +132,10 @@ def test_what_is_kept_stays_within_bounds_and_answers_do_not_change(
     images, labels = Data().arrays("search", 40)
     rng = np.random.default_rng(0)
     subnets = [supernet.space.random(rng) for _ in range(12)]
-    roomy = Evaluator(supernet, None, images, labels, bn="stored")
+    roomy = Evaluator(supernet, None, images, labels, bn="stored", cuts=3)
     for limit in ("_FILE_BYTES", "_SESSION_BYTES", "_VALUE_BYTES"):
         monkeypatch.setattr(f"fn3hw.searcher.evaluator.{limit}", 1)
-    tight = Evaluator(supernet, None, images, labels, bn="stored")
+    tight = Evaluator(supernet, None, images, labels, bn="stored", cuts=3)
     for subnet in (*subnets, *subnets):
         np.testing.assert_array_equal(tight.right(subnet), roomy.right(subnet))
     assert [len(kept) for kept in (tight._chains, tight._sessions, tight._values)] == [1, 1, 1]
