@@ -8,6 +8,7 @@ has no gradient, in no process.
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -39,6 +40,8 @@ class Ranks:
             if torch.cuda.is_available():
                 torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
             distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+            # Threads of the group that outlive the interpreter would now and then abort a process that is done.
+            atexit.register(_leave)
         return cls(distributed.get_rank(), distributed.get_world_size())
 
     @property
@@ -98,3 +101,8 @@ class Ranks:
         """Until all processes are here."""
         if self.size > 1:
             distributed.barrier()
+
+
+def _leave() -> None:
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
