@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from bisect import bisect_left
 from pathlib import Path
 from typing import Any
 
@@ -80,16 +81,10 @@ def needed(plays: Path, document: dict[str, Any], wanted: float) -> dict[str, An
 
 
 def first_to_reach(play: Play, wanted: float, span: Range) -> tuple[float, float]:
-    """Evaluations and seconds until a hypervolume, by bisection: it never falls."""
-    low, high = 0, len(play.subnets)
-    if span.hypervolume(play.cost, play.accuracy) < wanted:
-        return float("inf"), float("inf")
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (
-            (low, middle) if span.hypervolume(play.cost[:middle], play.accuracy[:middle]) >= wanted else (middle, high)
-        )
-    return float(high), float(play.seconds[high - 1])
+    """Evaluations and seconds until a hypervolume, infinite where it is not reached; it never falls."""
+    n = len(play.subnets)
+    k = 1 + bisect_left(range(1, n + 1), wanted, key=lambda k: span.hypervolume(play.cost[:k], play.accuracy[:k]))
+    return (float(k), float(play.seconds[k - 1])) if k <= n else (float("inf"), float("inf"))
 
 
 if __name__ == "__main__":

@@ -72,7 +72,12 @@ def compare(
         )
     judge = evaluator_of(supernet, opened.moments, opened.data, "test", final_images, integers=False)
     with console.progress("verifying") as ticker:
-        final = contest.verified(to_verify(plays, rules.budgets), judge, lambda n, total: ticker.tick(n, total, None))
+        began = time.monotonic()
+        final = contest.verified(
+            to_verify(plays, rules.budgets),
+            judge,
+            lambda n, total: ticker.tick(n, total, (time.monotonic() - began) / n * (total - n)),
+        )
     span = Range(full=contest.full, smallest=contest.smallest, floor=contest.floor())
     scores = score(plays, rules.budgets, span, final)
     settings = {
@@ -99,15 +104,8 @@ def compare(
         if one.unseen is not None
     ]
     columns = (
-        "method",
-        "unseen",
-        "95% interval",
-        f"to {scores.methods[0].name}",
-        "seen",
-        "at budgets",
-        "n",
-        "s",
-        "failed",
+        *("method", "unseen", "95% interval", f"to {scores.methods[0].name}"),
+        *("seen", "at budgets", "n", "s", "failed"),
     )
     console.table("mean accuracy over all latencies, in percent, on images that no search saw", columns, rows)
     document = {

@@ -75,9 +75,10 @@ class Tables:
             own[next(number for number, one in enumerate(gates) if piece.gates & moving <= one)].append(piece)
         tables = []
         for number, columns in enumerate(sorted(one) for one in gates):
-            counts = np.array(list(product(*(ladders[g] for g in columns))), dtype=np.int64).reshape(-1, len(columns))
-            rows = np.repeat(first[None], len(counts), axis=0)
-            rows[:, columns] = counts
+            rows = np.repeat(first[None], sizes[number], axis=0)
+            rows[:, columns] = np.array(list(product(*(ladders[g] for g in columns)))).reshape(
+                sizes[number], len(columns)
+            )
             states = encoder.ordered(rows)
             tables.append(sum(np.outer(piece.value(states), piece.shares) for piece in own[number]))
             strides[columns, number] = np.cumprod([1, *lengths[columns][:0:-1]])[::-1]

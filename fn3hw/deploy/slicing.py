@@ -59,7 +59,7 @@ class Slicer:
         model = onnx.ModelProto(ir_version=source.ir_version, producer_name="fn3hw", opset_import=source.opset_import)
         graph = model.graph
         graph.name = source.graph.name
-        weights = {name: self._packed(name, arrays.pop(name)) for name in sorted(integers)}
+        weights = {name: self._packed(name, arrays.pop(name)) for name in [*arrays] if name in integers}
         if ranges is not None:
             nodes, arrays = blockwise_form(nodes, arrays, weights, self.supernet.blockwise)
         if ranges is not None and weights:

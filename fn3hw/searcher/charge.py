@@ -178,14 +178,15 @@ class Charge:
         coarsest = np.where(bits, self.lowest, self.sizes)
         precisions = np.stack([self.sizes, coarser, coarsest])
         narrow = np.where(wide, precisions, self.lowest)
-        return np.concatenate([precisions, narrow])
+        bases = np.concatenate([precisions, narrow])
+        return bases[np.sort(np.unique(bases, axis=0, return_index=True)[1])]
 
     def _ladder(self, g: int) -> IntArray:
         descending = np.arange(self.sizes[g], self.lowest[g] - 1, -1)
         if self.by == "blocks" or self.space.gates[g].level == "bit":
             return descending
         first, *others = (descending[self._lowers(base, g, descending)] for base in self._bases())
-        more = np.setdiff1d(np.concatenate(others), first)
+        more = np.setdiff1d(np.concatenate([first, *others]), first)
         return np.sort(np.concatenate([_thinned(first, _MAX_RUNGS), _thinned(more, _MAX_RUNGS - len(first))]))[::-1]
 
     def _lowers(self, base: IntArray, g: int, descending: IntArray) -> BoolArray:

@@ -8,7 +8,7 @@ sec. 5.4; additive kernels: Duvenaud et al., Additive Gaussian Processes, 2011).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
 
@@ -80,7 +80,7 @@ class Surrogate:
             fit = fits[scales]
             return -np.inf if fit is None else fit.evidence
 
-        self.scales = max(product(*_CHOICES), key=evidence) if near is None else _climbed(near, evidence)
+        self.scales = max(_grid(), key=evidence) if near is None else _climbed(near, evidence)
         best = fits[self.scales]
         assert best is not None, "noise of that size makes any kernel positive definite"
         self._cholesky, self._alpha = best.factor, best.alpha
@@ -130,6 +130,13 @@ class _Parts:
         if interaction:
             result = result + interaction * np.exp(-self.distance / (2 * length**2))
         return np.asarray(result, dtype=np.float64)
+
+
+def _grid() -> Iterator[Scales]:
+    """All choices, but for lengths of an interaction that there is not."""
+    for scales in product(*_CHOICES):
+        if scales[1] or scales[2] == _CHOICES[2][0]:
+            yield scales
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,3 +49,12 @@ def test_tables_that_would_be_too_large_are_not_made(monkeypatch: pytest.MonkeyP
     ladders = [np.arange(gate.size, gate.min_kept - 1, -1) for gate in cost.space]
     monkeypatch.setattr(tables, "MOST", 1)
     assert cost.on_ladders(ladders) is None
+
+
+def test_where_no_gate_moves_there_is_one_state_to_look_up() -> None:
+    cost = model("synthetic")
+    sizes = np.array([gate.size for gate in cost.space])
+    look_up = cost.on_ladders([np.array([size]) for size in sizes])
+    assert look_up is not None
+    none = np.zeros((1, len(sizes)), dtype=np.int64)
+    np.testing.assert_allclose(look_up(none), cost.costs(sizes[None]), rtol=1e-9)

@@ -63,12 +63,6 @@ class SyntheticCost:
         }
         return pd.DataFrame(table, index=[s.id for s in subnets])
 
-    def steps(self, gate: str) -> list[int]:
-        g = self.space[gate]
-        if g.level == "layer":
-            return [0, 1]
-        return [c for c in range(g.min_kept, g.size + 1) if c % 16 == 0 or c in (g.min_kept, g.size)]
-
 
 class SyntheticAccuracy:
     """Unequal sensitivities, pairwise interactions, saturation, and the noise of ``images`` images."""

@@ -73,13 +73,14 @@ def test_a_renewed_charge_asks_again_and_says_the_same() -> None:
     assert renewed.identity() == charge.identity()
 
 
-def test_costs_are_looked_up_on_the_ladders_and_computed_off_them() -> None:
+def test_costs_are_looked_up_on_the_ladders_and_computed_off_them(monkeypatch: pytest.MonkeyPatch) -> None:
     cost = fit_cost(profile(integer_kernels))
-    charge = Charge(SPACE, cost, "size")
+    charge = Charge(SPACE, cost)
     on = np.stack([ladder[-2:] for ladder in charge.ladders], axis=1)
     off = charge.sizes[None] - (charge.sizes > 10)
-    assert any(count not in ladder for count, ladder in zip(off[0], Charge(SPACE, cost).ladders, strict=True))
-    for by, column in (("latency", 0), ("size", 2)):
-        charge = Charge(SPACE, cost, by)
-        for states in (on, off):
-            np.testing.assert_allclose(charge.of(states), cost.costs(charge.canonical(states))[:, column], rtol=1e-9)
+    expected = [cost.costs(charge.canonical(states))[:, 0] for states in (on, off)]
+    np.testing.assert_allclose(charge.of(off), expected[1], rtol=1e-9)
+    monkeypatch.setattr(type(cost), "costs", lambda *_: pytest.fail("computed, not looked up"))
+    np.testing.assert_allclose(charge.renewed().of(on), expected[0], rtol=1e-9)
+    with pytest.raises(pytest.fail.Exception, match="not looked up"):
+        charge.renewed().of(off)

@@ -65,9 +65,6 @@ class Cost:
         table = {"latency_ms": ms, "latency_ms_low": ms, "latency_ms_high": ms, "peak_mib": ms, "size_mib": ms}
         return pd.DataFrame(table, index=[s.id for s in subnets])
 
-    def steps(self, gate: str) -> list[int]:
-        return list(range(self.space[gate].min_kept, self.space[gate].size + 1))
-
 
 def test_accuracy_is_that_of_the_sliced_file(supernet: Supernet) -> None:
     images, labels = Data().arrays("search", 50)

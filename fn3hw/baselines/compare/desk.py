@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import moocore
 import numpy as np
 import pandas as pd
 
@@ -64,10 +65,11 @@ class Play:
 
     def front(self) -> list[int]:
         """Indices of the subnets that are more accurate than all that cost no more, by ascending cost."""
-        accuracy = np.nan_to_num(self.accuracy, nan=-np.inf)
-        order = np.lexsort((-accuracy, self.cost))
-        before = np.maximum.accumulate(np.concatenate([[-np.inf], accuracy[order[:-1]]])) if len(order) else accuracy
-        return [int(row) for row in order[accuracy[order] > before]]
+        rows = np.flatnonzero(np.isfinite(self.accuracy))
+        if not len(rows):
+            return []
+        rows = rows[moocore.is_nondominated(np.stack([self.cost[rows], -self.accuracy[rows]], axis=1))]
+        return [int(row) for row in rows[np.argsort(self.cost[rows])]]
 
     def write(self, path: Path) -> None:
         """To a CSV file."""

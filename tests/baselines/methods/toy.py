@@ -31,9 +31,6 @@ class Cost:
         names = ("latency_ms", "latency_ms_low", "latency_ms_high", "peak_mib", "size_mib")
         return pd.DataFrame(dict.fromkeys(names, latency), index=[subnet.id for subnet in subnets])
 
-    def steps(self, gate: str) -> list[int]:
-        return list(range(8, 0, -1))
-
 
 CHARGE = Charge(SPACE, Cost(), "latency")
 EVERY = np.array(list(product(range(1, 9), repeat=5)), dtype=np.int64)
