@@ -19,6 +19,7 @@ import numpy as np
 from report import report
 
 from fn3hw.baselines.compare import Play
+from fn3hw.baselines.compare.contest import ARCHIVE
 from fn3hw.baselines.compare.scoring import Range
 
 FINAL_IMAGES = 2000
@@ -28,7 +29,10 @@ def main() -> None:
     run, profile = Path(sys.argv[1]), sys.argv[2]
     images, seeds = (sys.argv[3:5] + ["500", "5"][len(sys.argv[3:5]) :])[:2]
     numbers = sorted(int(one) for one in sys.argv[5:]) or [300, 1000]
-    found = {number: compared(run, profile, images, seeds, number) for number in numbers}
+    found = {}
+    for number in numbers:
+        shared(run, numbers[: numbers.index(number)], number)
+        found[number] = compared(run, profile, images, seeds, number)
     fewest, most = numbers[0], numbers[-1]
     ours = found[fewest]["methods"][0]
     report(
@@ -44,6 +48,14 @@ def main() -> None:
             ),
         },
     )
+
+
+def shared(run: Path, before: list[int], number: int) -> None:
+    """Let a comparison begin with what those before it evaluated: many methods begin alike, however far they go."""
+    target = run / f"compare-{number}" / ARCHIVE
+    if before and not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes((run / f"compare-{before[-1]}" / ARCHIVE).read_bytes())
 
 
 def compared(run: Path, profile: str, images: str, seeds: str, evaluations: int) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 import time
 from abc import ABC, abstractmethod
@@ -20,6 +21,9 @@ from fn3hw.errors import Fn3hwError, InfeasibleBudget
 from fn3hw.space.files import plain
 
 LINE_EVERY_S = 15.0
+TOLD_EVERY_S = 0.25
+PROGRESS = "FN3HW_PROGRESS"
+"""Set to ``json``, this variable makes progress and advice JSON, one object a line of stderr, for a program to read."""
 
 
 class Console:
@@ -31,11 +35,15 @@ class Console:
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
+        self._for_programs = os.environ.get(PROGRESS) == "json"
         self._err = RichConsole(stderr=True, highlight=False)
         self._out = RichConsole(highlight=False)
 
     def say(self, text: str) -> None:
         """A line of progress or advice, on stderr."""
+        if self._for_programs:
+            _tell(say=text)
+            return
         self._err.print(escape(text))
 
     def result(self, document: Mapping[str, Any], text: str, *, error: Fn3hwError | None = None) -> None:
@@ -72,6 +80,9 @@ class Console:
     @contextmanager
     def progress_of(self, whats: Sequence[str]) -> Iterator[list[Ticker]]:
         """`progress` of several things at a time; their tickers may be used by different threads."""
+        if self._for_programs:
+            yield [_Told(what) for what in whats]
+            return
         if not self._err.is_terminal:
             yield [_Lines(self, what) for what in whats]
             return
@@ -105,6 +116,19 @@ class _Bar(Ticker):
         self._bar.update(self._task, completed=done, total=total, note=text)
 
 
+class _Told(Ticker):
+    """Progress for a program, which decides itself how much of it to show."""
+
+    def __init__(self, what: str) -> None:
+        self._what, self._last = what, -math.inf
+
+    def tick(self, done: int, total: int, seconds_left: float | None, note: str = "") -> None:
+        now = time.monotonic()
+        if now - self._last >= TOLD_EVERY_S or done == total:
+            self._last = now
+            _tell(progress=self._what, done=done, total=total, seconds_left=seconds_left, note=note)
+
+
 class _Lines(Ticker):
     def __init__(self, console: Console, what: str) -> None:
         self._console, self._what, self._last = console, what, time.monotonic() - LINE_EVERY_S + 5.0
@@ -114,6 +138,10 @@ class _Lines(Ticker):
         if now - self._last >= LINE_EVERY_S or (done == total and now - self._last >= 1.0):
             self._last = now
             self._console.say(f"{self._what}: {done}/{total}, {duration(seconds_left)} left  {note}".rstrip())
+
+
+def _tell(**what: Any) -> None:
+    print(json.dumps(plain(what)), file=sys.stderr, flush=True)
 
 
 def report_error(error: Fn3hwError, *, as_json: bool) -> None:

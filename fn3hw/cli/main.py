@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Sequence
 
@@ -16,10 +20,15 @@ from fn3hw.cli.lookup import lookup
 from fn3hw.cli.profile import profile
 from fn3hw.cli.quickstart import quickstart
 from fn3hw.cli.search import search
+from fn3hw.cli.serve import serve, worker
+from fn3hw.cli.token import token
 from fn3hw.cli.train import train
 from fn3hw.errors import Fn3hwError, InputError
 
 INTERRUPTED = 130
+TIED = "FN3HW_TIED"
+"""Set, this variable ties a verb to the program that started it: it is interrupted when its standard input ends."""
+PATIENCE_S = 10.0
 
 app = typer.Typer(
     name="fn3hw",
@@ -29,14 +38,26 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (quickstart, train, profile, search, lookup, export, compare):
+for verb in (quickstart, train, profile, search, lookup, export, compare, serve, worker):
     app.command()(verb)
 app.add_typer(device, name="device")
+app.add_typer(token, name="token")
 
 
 def main() -> None:
     """Run the command line and leave with its exit status."""
+    if os.environ.pop(TIED, None):
+        threading.Thread(target=_end_with_parent, daemon=True).start()
     sys.exit(run(sys.argv[1:]))
+
+
+def _end_with_parent() -> None:
+    """Wait for the end of standard input, however the parent ended; then interrupt, and after a while end for good."""
+    while os.read(0, 4096):
+        pass
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(PATIENCE_S)
+    os._exit(INTERRUPTED)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -1,0 +1,51 @@
+"""What the verbs of the server share: where it keeps things."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fn3hw.errors import InputError
+
+if TYPE_CHECKING:
+    from fn3hw.service.settings import Settings
+
+Data = Annotated[Path, typer.Option("--data", help="Folder of the embedded database, of files and running jobs.")]
+DatabaseUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--database", help="postgresql://USER@HOST/NAME for many processes; $FN3HW_DATABASE may hold a password."
+    ),
+]
+StorageUrl = Annotated[
+    str | None, typer.Option("--storage", help="Where files are kept: a folder, or s3://BUCKET/PREFIX.")
+]
+WorkerName = Annotated[
+    str | None, typer.Option("--name", help="Of this process; started again under it, it goes on. The host by default.")
+]
+
+
+def need_service() -> None:
+    """Raise `InputError` unless what the server needs is installed."""
+    try:
+        import alembic
+        import dbos
+        import fastapi
+        import fsspec
+        import prometheus_client
+        import sqlalchemy
+        import uvicorn  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"A server needs {error.name}, which is not installed.", hint="pip install 'fn3hw[service]'"
+        ) from error
+    _ = alembic, dbos, fastapi, fsspec, prometheus_client, sqlalchemy
+
+
+def settings_of(**given: Any) -> Settings:
+    """The settings that options name; the rest is as usual."""
+    from fn3hw.service.settings import Settings
+
+    return Settings(**{name: value for name, value in given.items() if value is not None})
