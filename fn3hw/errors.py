@@ -8,7 +8,8 @@ programs and the ``exit_status`` that the command line ends with::
     │   ├── UnknownName (LookupError) 2   no such recipe, data set, level, gate, ...; names the nearest
     │   ├── RunError                  2   a run folder is missing, half written or from a newer version
     │   ├── ProfileError              2   a profile cannot be read, or belongs to another network or device
-    │   └── TraceError                2   a module cannot be traced; names the line
+    │   ├── TraceError                2   a module cannot be traced; names the line
+    │   └── ServerError               2   a server cannot be reached, is none of fn3hw, or does not let one in
     ├── InfeasibleBudget              3   no subnet meets the budget; says which limit binds and what can be reached
     ├── DeviceError                   4   the device cannot be reached or used
     └── NoisyMeasurement              5   the measurement is too noisy to trust
@@ -88,6 +89,12 @@ class TraceError(InputError):
     """A module cannot be traced; the message names the line of the user's code."""
 
     code = "trace"
+
+
+class ServerError(InputError):
+    """A server cannot be reached or used: nothing answers, something else does, or the token is not enough."""
+
+    code = "server"
 
 
 class InfeasibleBudget(Fn3hwError):

@@ -9,8 +9,10 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from fn3hw.cli import remote
+from fn3hw.cli.connecting import refuse
 from fn3hw.cli.console import Console
-from fn3hw.cli.options import Address, AsJson, ExecutorName, ProfileFile, RunFolder
+from fn3hw.cli.options import Address, AsJson, ExecutorName, ProfileFile, RunFolder, Server
 from fn3hw.cli.runs import OpenRun
 from fn3hw.cost import fit_cost
 from fn3hw.errors import InputError
@@ -40,9 +42,17 @@ def compare(
     executor: ExecutorName = "local",
     address: Address = None,
     output: Annotated[Path | None, typer.Option(help="Folder for plays and report; by default RUN/compare.")] = None,
+    server: Server = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare ways to search. Interrupted, run again, it goes on; what was evaluated is never evaluated again."""
+    if server is not None:
+        refuse({"--executor": executor != "local", "--address": address})
+        return remote.compare(
+            server, Console(as_json=as_json), run, profile, output,
+            methods=tuple(method or ()), seeds=seeds, evaluations=evaluations, latency_ms=tuple(latency_ms or ()),
+            images=images, final_images=final_images,
+        )  # fmt: skip
     try:
         from fn3hw.baselines.compare import Contest, Rules, methods_of, score, write_report
         from fn3hw.baselines.compare.report import by_hypervolume

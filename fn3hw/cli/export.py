@@ -7,9 +7,22 @@ from typing import Annotated, Any
 
 import typer
 
+from fn3hw.cli import remote
+from fn3hw.cli.connecting import refuse
 from fn3hw.cli.console import Console
-from fn3hw.cli.lookup import check_budget, describe
-from fn3hw.cli.options import AsJson, LatencyMs, PeakMib, Plot, ProfileFile, RelativeCost, RunFolder, SizeMib
+from fn3hw.cli.lookup import check_budget, describe, profile_here
+from fn3hw.cli.options import (
+    AsJson,
+    LatencyMs,
+    PeakMib,
+    Plot,
+    ProfileOrSearch,
+    RelativeCost,
+    RunFolder,
+    SearchId,
+    Server,
+    SizeMib,
+)
 from fn3hw.cli.runs import OpenRun, onnx_accuracy
 from fn3hw.errors import InfeasibleBudget
 from fn3hw.profiler import cost_text
@@ -19,8 +32,8 @@ from fn3hw.searcher.budget import UNITS
 
 def export(
     run: RunFolder,
-    profile: ProfileFile,
     output: Annotated[Path, typer.Option(help="The ONNX file to write.")],
+    profile: ProfileOrSearch = None,
     latency_ms: LatencyMs = None,
     relative_cost: RelativeCost = None,
     peak_mib: PeakMib = None,
@@ -32,14 +45,22 @@ def export(
         int, typer.Option(help="Of the runs that have to meet the latency budget: 50, the usual one, or 90.")
     ] = 50,
     plot: Plot = None,
+    search: SearchId = None,
+    server: Server = None,
     as_json: AsJson = False,
 ) -> None:
     """Write the file of the best subnet for a budget and measure it; where it misses, the next best is tried."""
     console = Console(as_json=as_json)
     budget = Budget(latency_ms=latency_ms, relative_cost=relative_cost, peak_mib=peak_mib, size_mib=size_mib)
     check_budget(budget)
+    if server is not None:
+        refuse({"--plot": plot})
+        device = None if verify_on == "none" else verify_on
+        return remote.export(
+            server, console, run, profile, search, output, budget.limits, verify_on=device, percentile=percentile
+        )
     opened = OpenRun(run, console)
-    atlas = opened.atlas(opened.profile(profile))
+    atlas = opened.atlas(opened.profile(profile_here(profile, search)))
     point = atlas.lookup(**budget.limits)
     exported = point.export(output, verify_on=None if verify_on == "none" else verify_on, percentile=percentile)
     accuracy = onnx_accuracy(output.read_bytes(), opened.data, "test")

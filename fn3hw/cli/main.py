@@ -16,8 +16,10 @@ from fn3hw.cli.compare import compare
 from fn3hw.cli.console import EndedIn, bug, report_error
 from fn3hw.cli.device import device
 from fn3hw.cli.export import export
+from fn3hw.cli.job import job
 from fn3hw.cli.lookup import lookup
 from fn3hw.cli.profile import profile
+from fn3hw.cli.push import push
 from fn3hw.cli.quickstart import quickstart
 from fn3hw.cli.search import search
 from fn3hw.cli.serve import serve, worker
@@ -38,9 +40,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (quickstart, train, profile, search, lookup, export, compare, serve, worker):
+for verb in (quickstart, train, profile, search, lookup, export, compare, push, serve, worker):
     app.command()(verb)
 app.add_typer(device, name="device")
+app.add_typer(job, name="job")
 app.add_typer(token, name="token")
 
 

@@ -9,6 +9,21 @@ import typer
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The run folder.")]
 ProfileFile = Annotated[Path, typer.Option("--profile", help="The profile of the device.")]
+Server = Annotated[
+    str | None,
+    typer.Option(
+        "--server", metavar="URL", help="Do it on this server, for $FN3HW_TOKEN; RUN is a run there, or a folder here."
+    ),
+]
+TheServer = Annotated[
+    str, typer.Option("--server", metavar="URL", envvar="FN3HW_SERVER", help="The server; $FN3HW_TOKEN is the token.")
+]
+SearchId = Annotated[
+    str | None, typer.Option("--search", help="With --server: a search there; by default the newest of the profile.")
+]
+ProfileOrSearch = Annotated[
+    Path | None, typer.Option("--profile", help="The profile of the device; with --search it is left out.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed: equal seeds, equal results.")]
 LatencyMs = Annotated[float | None, typer.Option("--latency-ms", help="Latency budget in milliseconds.")]

@@ -7,10 +7,12 @@ from typing import Annotated
 
 import typer
 
+from fn3hw.cli import remote
 from fn3hw.cli.comparing import compare_files
+from fn3hw.cli.connecting import refuse
 from fn3hw.cli.console import Console
 from fn3hw.cli.measuring import Wanted, measure_profile, measure_several, several_paths
-from fn3hw.cli.options import AsJson, Seed
+from fn3hw.cli.options import AsJson, Seed, Server
 from fn3hw.cli.reporting import noise, report, report_several
 from fn3hw.cli.runs import OpenRun
 from fn3hw.cli.runtime import Providers, Settings, Sweep, Threads, runtime_of
@@ -53,6 +55,7 @@ def profile(
     plot: Annotated[
         Path | None, typer.Option(help="Write a picture of costs, errors and drift to this PNG; not with --diff.")
     ] = None,
+    server: Server = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure subnets on a device and fit its cost model. Interrupted, run again, it goes on.
@@ -60,6 +63,13 @@ def profile(
     With --show or --diff nothing is measured, and RUN is left out.
     """
     console = Console(as_json=as_json)
+    if server is not None:
+        refuse({"--show": show, "--diff": diff, "--plot": plot, "--provider": provider, "--runtime": runtime})
+        return remote.profile(
+            server, console, run, device or ["local"], output, origin,
+            subnets=subnets, target_mape=target_mape, minutes=minutes, holdout=holdout, threads=threads, sweep=sweep,
+            seed=seed, allow_noisy=allow_noisy,
+        )  # fmt: skip
     if show is not None or diff is not None:
         look(console, run, show, diff, plot)
         return

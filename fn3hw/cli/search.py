@@ -8,8 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
+from fn3hw.cli import remote
+from fn3hw.cli.connecting import refuse
 from fn3hw.cli.console import Console
-from fn3hw.cli.options import Address, AsJson, ExecutorName, Plot, ProfileFile, RunFolder, Seed
+from fn3hw.cli.options import Address, AsJson, ExecutorName, Plot, ProfileFile, RunFolder, Seed, Server
 from fn3hw.cli.runs import OpenRun
 from fn3hw.cost import fit_cost
 from fn3hw.errors import InputError, UnknownName
@@ -44,6 +46,7 @@ def search(
     executor: ExecutorName = "local",
     address: Address = None,
     plot: Plot = None,
+    server: Server = None,
     as_json: AsJson = False,
 ) -> None:
     """Search under measured cost. Interrupted, run again, it goes on; what was evaluated is never evaluated again."""
@@ -55,6 +58,12 @@ def search(
             hint="Leave them out, or ask for some evaluations.",
         )
     console = Console(as_json=as_json)
+    if server is not None:
+        refuse({"--executor": executor != "local", "--address": address})
+        return remote.search(
+            server, console, run, profile, plot,
+            evaluations=evaluations, images=images, cost=cost, level=tuple(level or ()), race=race, seed=seed,
+        )  # fmt: skip
     opened = OpenRun(run, console)
     measured = opened.profile(profile)
     started = time.monotonic()

@@ -8,13 +8,14 @@ from typing import Annotated, Any
 
 import typer
 
+from fn3hw.cli import remote
 from fn3hw.cli.console import Console
-from fn3hw.cli.options import AsJson
+from fn3hw.cli.options import AsJson, Server
 from fn3hw.cli.runs import onnx_accuracy
 from fn3hw.deploy import Supernet, export
 from fn3hw.errors import InputError
 from fn3hw.space import Nested
-from fn3hw.training import Recipe, Run, recipe_data, recipe_network, start_from
+from fn3hw.training import Recipe, Run, packaged_recipes, recipe_data, recipe_network, start_from
 from fn3hw.training import train as train_network
 from fn3hw.training.distributed import Ranks
 
@@ -25,6 +26,7 @@ def train(
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Change a field, such as epochs=5.")
     ] = None,
+    server: Server = None,
     as_json: AsJson = False,
 ) -> None:
     """Train a network by ordered dropout. An interrupted training, run again, goes on after its last epoch.
@@ -32,6 +34,8 @@ def train(
     On several processors: torchrun --nproc-per-node N -m fn3hw train ...
     """
     console = Console(as_json=as_json)
+    if server is not None:
+        return remote.train(server, console, recipe, changes(recipe, settings or []), output)
     run = open_or_create(recipe, output, settings or [])
     if not Ranks.join().is_first:
         train_weights(run, console)
@@ -91,6 +95,31 @@ def with_settings(recipe: Recipe, settings: list[str]) -> Recipe:
                 raise InputError(f"--set {setting}: {part} is no section of a recipe.")
         target[last] = value
     return Recipe.of(document, source="--set")
+
+
+def changes(recipe: str | None, settings: list[str]) -> dict[str, Any]:
+    """The fields of a packaged recipe that ``FIELD=VALUE`` changes, as a server takes them.
+
+    Raises:
+        InputError: it is none that comes with fn3hw, or a value does not fit.
+    """
+    if recipe is None:
+        return {}
+    if recipe not in packaged_recipes() and Path(recipe).is_file():
+        raise InputError(
+            f"{recipe} is a file, but a server takes recipes that come with fn3hw.",
+            hint="Give --recipe NAME and what differs from it by --set FIELD=VALUE.",
+        )
+    before = Recipe.load(recipe)
+    old, new = before.model_dump(mode="json"), with_settings(before, settings).model_dump(mode="json")
+    changed: dict[str, Any] = {}
+    for name, value in new.items():
+        if isinstance(value, dict) and isinstance(old[name], dict):
+            if section := {key: one for key, one in value.items() if old[name].get(key) != one}:
+                changed[name] = section
+        elif value != old[name]:
+            changed[name] = value
+    return changed
 
 
 def train_run(run: Run, console: Console) -> Supernet:

@@ -27,6 +27,12 @@ class NotFound(InputError, LookupError):
     code = "not-found"
 
 
+class NoRoute(NotFound):
+    """No part of the API has that address."""
+
+    code = "no-route"
+
+
 class Conflict(InputError):
     """What is there already stands against it."""
 

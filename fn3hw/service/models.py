@@ -193,6 +193,7 @@ class Job(Base):
     progress: Mapped[dict[str, Any] | None]
     log: Mapped[str] = mapped_column(Text)
     result: Mapped[dict[str, Any] | None]
+    made: Mapped[str | None] = mapped_column(ID)
     error: Mapped[dict[str, Any] | None]
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]

@@ -174,10 +174,14 @@ class Incoming:
             Unavailable: they cannot be written.
         """
         self.size += len(chunk)
-        if self._limit is not None and self.size > self._limit:
-            raise TooLarge(f"The upload is larger than the {self._limit / 2**20:.0f} MiB that this server takes.")
+        self.check(self.size)
         self._digest.update(chunk)
         self._tried(lambda: self._file.write(chunk))
+
+    def check(self, size: int) -> None:
+        """Raise `TooLarge` where ``size`` bytes are too many."""
+        if self._limit is not None and size > self._limit:
+            raise TooLarge(f"The upload is larger than the {self._limit / 2**20:.0f} MiB that this server takes.")
 
     def store(self) -> Stored:
         """Keep it."""

@@ -26,8 +26,9 @@ async def receive(request: Request, parts: Parts) -> Stored:
         InputError: it stopped halfway.
         Unavailable: it cannot be stored.
     """
-    in_thread = request.app.state.in_thread
-    with Incoming(parts.storage, limit=parts.settings.upload_mib * 2**20) as incoming:
+    in_thread, limit = request.app.state.in_thread, parts.settings.upload_mib * 2**20
+    with Incoming(parts.storage, limit=limit) as incoming:
+        incoming.check(int(request.headers.get("content-length", 0)))
         try:
             async for chunk in request.stream():
                 await in_thread(lambda chunk=chunk: incoming.write(chunk))

@@ -10,10 +10,10 @@ from pydantic import Field
 from sqlalchemy import select
 
 from fn3hw.service import tokens
-from fn3hw.service.api.shared import Admin, After, Limit, Model, Page, PartsOf, Reader, paged
+from fn3hw.service.api.shared import ERRORS, PREFIX, Admin, After, Limit, Model, Page, PartsOf, Reader, paged
 from fn3hw.service.models import Entry, Token
 
-router = APIRouter(tags=["access"])
+router = APIRouter(prefix=PREFIX, tags=["access"], responses=ERRORS)
 Scope = Literal["read", "submit", "admin"]
 
 

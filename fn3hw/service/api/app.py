@@ -6,11 +6,11 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, HTTPException
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse, PlainTextResponse
@@ -18,7 +18,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 from sqlalchemy import func, select
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import MutableHeaders
-from starlette.exceptions import HTTPException
+from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -26,10 +26,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 import fn3hw
 from fn3hw.errors import Fn3hwError, InputError
 from fn3hw.service.api import access, devices, jobs, results
-from fn3hw.service.api.shared import ERRORS, Parts, error_info
-from fn3hw.service.errors import NotFound, TooLarge, TooMany, Unauthorized, Unavailable, status_of
+from fn3hw.service.api.shared import ERRORS, ErrorBody, ErrorInfo, Parts, error_info
+from fn3hw.service.errors import NoRoute, TooLarge, TooMany, Unauthorized, Unavailable, status_of
 from fn3hw.service.jobs.desk import STATES
 from fn3hw.service.models import Entry, Job, now
+from fn3hw.service.pages import add_pages, error_page, wants_page
 
 JSON_BYTES = 1 << 20
 UPLOADS = {("POST", "/v1/runs"), ("PUT", "/v1/profiles")}
@@ -80,11 +81,10 @@ def create_app(
     app.state.in_thread = run_in_threadpool
     app.state.watcher = jobs.Watcher(parts, run_in_threadpool)
     metrics = Metrics(parts)
-    v1 = APIRouter(prefix="/v1", responses=ERRORS)
     for part in (devices, results, jobs, access):
-        v1.include_router(part.router)
-    app.include_router(v1)
+        app.include_router(part.router)
     app.include_router(_operations(parts, metrics))
+    add_pages(app)
     _handle_errors(app)
     app.add_middleware(Frame, parts=parts, metrics=metrics)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
@@ -189,7 +189,8 @@ def _bounded(receive: Receive, limit: int) -> Receive:
         message = await receive()
         seen += len(message.get("body", b""))
         if seen > limit:
-            raise TooLarge(f"The body is larger than {limit / 2**20:g} MiB.")
+            # Of all that is raised while a body is read, FastAPI lets this alone through.
+            raise HTTPException(413, f"The body is larger than {limit / 2**20:g} MiB.")
         return message
 
     return bounded
@@ -208,28 +209,36 @@ def _handle_errors(app: FastAPI) -> None:
             headers["Retry-After"] = "5"
         if status == 500:
             logging.getLogger(__name__).error("A bug: %s", error.message, exc_info=error)
-        return JSONResponse(error_info(error), status_code=status, headers=headers)
+        return _told(request, error, status, headers)
 
     async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        return JSONResponse(error_info(_explained(error)), status_code=422)
+        return _told(request, _explained(error), 422)
 
     async def http(request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
+        assert isinstance(error, StarletteHTTPException)
         if error.status_code == 404:
-            return JSONResponse(error_info(NotFound("There is nothing at this address.")), status_code=404)
-        told = InputError(str(error.detail), hint="See /v1/openapi.json")
-        return JSONResponse(error_info(told), status_code=error.status_code, headers=error.headers)
+            return _told(request, NoRoute("There is nothing at this address."), 404)
+        kind = TooLarge if error.status_code == 413 else InputError
+        told = kind(str(error.detail), hint="See /v1/openapi.json")
+        return _told(request, told, error.status_code, error.headers)
 
     async def bug(request: Request, error: Exception) -> Response:
         logging.getLogger(__name__).error("A bug: %s", type(error).__name__, exc_info=error)
         told = Fn3hwError("Something went wrong inside the server.", hint="Its log says more, under X-Request-Id.")
-        return JSONResponse(error_info(told), status_code=500)
+        return _told(request, told, 500)
 
     app.add_exception_handler(Fn3hwError, ours)
     app.add_exception_handler(RequestValidationError, invalid)
-    app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(StarletteHTTPException, http)
     app.add_exception_handler(Exception, bug)
+
+
+def _told(request: Request, error: Fn3hwError, status: int, headers: Mapping[str, str] | None = None) -> Response:
+    """An error as a page for a browser that asked for one, and else as JSON."""
+    if wants_page(request):
+        return error_page(request, error, status, headers)
+    return JSONResponse(error_info(error), status_code=status, headers=headers)
 
 
 def _explained(error: RequestValidationError) -> InputError:
@@ -264,7 +273,11 @@ def _operations(parts: Parts, metrics: Metrics) -> APIRouter:
 def _openapi(app: FastAPI) -> dict[str, Any]:
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-        document["components"]["schemas"].pop("HTTPValidationError", None)
-        document["components"]["schemas"].pop("ValidationError", None)
+        schemas = document["components"]["schemas"]
+        for name in ("HTTPValidationError", "ValidationError"):
+            schemas.pop(name, None)
+        schemas["ErrorInfo"] = ErrorInfo.model_json_schema()
+        schemas["ErrorBody"] = ErrorBody.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas["ErrorBody"].pop("$defs")
         app.openapi_schema = document
     return app.openapi_schema

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -12,13 +13,26 @@ from sqlalchemy import select
 from fn3hw.errors import InputError
 from fn3hw.profiler.devices import LOCAL, NOBODY, parse
 from fn3hw.service import catalog
-from fn3hw.service.api.jobs import JobModel, ask
-from fn3hw.service.api.shared import Admin, After, Id, Limit, Model, Page, PartsOf, Reader, Submitter, paged
+from fn3hw.service.api.jobs import JobModel, Key, ask
+from fn3hw.service.api.shared import (
+    ERRORS,
+    PREFIX,
+    Admin,
+    After,
+    Id,
+    Limit,
+    Model,
+    Page,
+    PartsOf,
+    Reader,
+    Submitter,
+    paged,
+)
 from fn3hw.service.errors import Conflict
-from fn3hw.service.jobs.kinds import ID, Check
+from fn3hw.service.jobs.kinds import ID, REPEATS, Check, Repeat
 from fn3hw.service.models import Device, Job, Worker, now
 
-router = APIRouter(tags=["devices"])
+router = APIRouter(prefix=PREFIX, tags=["devices"], responses=ERRORS)
 
 
 class DeviceModel(Model):
@@ -108,9 +122,12 @@ def delete_device(name: Id, _: Admin, parts: PartsOf) -> Response:
 
 
 @router.post("/devices/{name}/checks", status_code=202)
-def check_device(name: Id, holder: Submitter, parts: PartsOf, response: Response, repeat: int = 0) -> JobModel:
-    """Have a device checked."""
-    return ask(parts, holder, Check(device=name, repeat=repeat), response)
+def check_device(
+    name: Id, holder: Submitter, parts: PartsOf, response: Response, repeat: Repeat | None = None, key: Key = None
+) -> JobModel:
+    """Have a device checked, as it is now: without ``repeat``, a check of before is not found again."""
+    number = int(time.time()) % REPEATS if repeat is None else repeat
+    return ask(parts, holder, Check(device=name, repeat=number), response, key)
 
 
 @router.get("/workers")

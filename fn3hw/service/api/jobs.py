@@ -15,6 +15,8 @@ from sqlalchemy import select
 
 from fn3hw.service import catalog
 from fn3hw.service.api.shared import (
+    ERRORS,
+    PREFIX,
     After,
     ErrorInfo,
     Id,
@@ -33,7 +35,7 @@ from fn3hw.service.models import File, Job, JobFile
 from fn3hw.service.tokens import Holder
 from fn3hw.space.files import plain
 
-router = APIRouter(tags=["jobs"])
+router = APIRouter(prefix=PREFIX, tags=["jobs"], responses=ERRORS)
 Key = Annotated[
     str | None,
     Header(
@@ -42,6 +44,7 @@ Key = Annotated[
         description="The same request with the same key is the same job, however often it is sent.",
     ),
 ]
+_EVENT = {"type": "object", "properties": {"event": {"const": "job"}, "data": {"type": "string"}}}
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 
 
@@ -57,7 +60,7 @@ class ProgressModel(Model):
 
 
 class JobModel(Model):
-    """A job. What it makes has its id in ``job_id``."""
+    """A job."""
 
     id: str
     kind: str
@@ -68,7 +71,8 @@ class JobModel(Model):
     attempt: int
     worker: str | None
     progress: ProgressModel | None
-    result: dict[str, Any] | None = Field(description="The document of the verb, as in the shell.")
+    result: dict[str, Any] | None = Field(description="The document of the verb, as in the shell, its error left out.")
+    made: str | None = Field(description="Id of the run, profile or search that it ended in.")
     error: ErrorInfo | None
     created_at: datetime
     started_at: datetime | None
@@ -207,7 +211,7 @@ def retry_job(job_id: Id, _: Submitter, parts: PartsOf) -> JobModel:
 @router.get(
     "/jobs/{job_id}/events",
     response_class=StreamingResponse,
-    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+    responses={200: {"content": {"text/event-stream": {"schema": _EVENT}}}},
 )
 async def watch_job(job_id: Id, _: Reader, parts: PartsOf, request: Request) -> StreamingResponse:
     """Server-sent events ``job``, each the job as it then is, whenever it has changed, until it is over."""

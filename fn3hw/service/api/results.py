@@ -13,11 +13,11 @@ from sqlalchemy import func, select
 
 from fn3hw.errors import InputError
 from fn3hw.service import catalog
-from fn3hw.service.api.shared import After, Id, Limit, Model, Page, PartsOf, Reader, Submitter, paged
+from fn3hw.service.api.shared import ERRORS, PREFIX, After, Id, Limit, Model, Page, PartsOf, Reader, Submitter, paged
 from fn3hw.service.models import Evaluation, File, Network, Profile, Run, Search
 from fn3hw.service.upload import receive, receive_run
 
-router = APIRouter(tags=["results"])
+router = APIRouter(prefix=PREFIX, tags=["results"], responses=ERRORS)
 Budget = Annotated[float | None, Query(gt=0, allow_inf_nan=False)]
 
 
@@ -243,7 +243,7 @@ def read_search(search_id: Id, _: Reader, parts: PartsOf) -> SearchModel:
         return SearchModel.model_validate(catalog.search(session, search_id))
 
 
-@router.get("/atlases/{search_id}")
+@router.get("/atlases/{search_id}", response_model_exclude_unset=True)
 def read_atlas(
     search_id: Id,
     _: Reader,
@@ -266,7 +266,7 @@ def read_atlas(
     )
 
 
-@router.get("/atlases/{search_id}/lookup")
+@router.get("/atlases/{search_id}/lookup", response_model_exclude_unset=True)
 async def lookup(
     search_id: Id,
     _: Reader,

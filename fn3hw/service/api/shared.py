@@ -17,8 +17,9 @@ from urllib.parse import urlsplit
 from fastapi import Depends, Path, Query, Request
 from fastapi.security import APIKeyCookie, HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import Select, tuple_
+from sqlalchemy import Integer, Select, literal, tuple_
 from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy.types import TypeEngine
 
 from fn3hw.errors import Fn3hwError, InfeasibleBudget, InputError
 from fn3hw.service import tokens
@@ -27,10 +28,12 @@ from fn3hw.service.database import Database
 from fn3hw.service.errors import Forbidden, Unauthorized
 from fn3hw.service.jobs.desk import Desk
 from fn3hw.service.limits import Limiter
+from fn3hw.service.models import Moment
 from fn3hw.service.settings import Settings
 from fn3hw.service.storage import Storage
 from fn3hw.service.tokens import Holder
 
+PREFIX = "/v1"
 COOKIE = "fn3hw_login"
 KNOWN_S = 5.0
 MOST_KNOWN = 4096
@@ -174,8 +177,10 @@ class ErrorBody(Model):
     error: ErrorInfo
 
 
+_ERROR_BODY = "#/components/schemas/ErrorBody"
 ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorBody, "description": text}
+    # Said in full: of a route that gives plain text, FastAPI would say that its errors are plain text, too.
+    status: {"description": text, "content": {"application/json": {"schema": {"$ref": _ERROR_BODY}}}}
     for status, text in (
         (400, "The request cannot be read."),
         (401, "No token, or one that is not valid."),
@@ -255,16 +260,15 @@ def paged(
 def _position(after: str, by: Sequence[InstrumentedAttribute[Any]]) -> list[Any]:
     try:
         values = json.loads(base64.b64decode(after.encode(), altchars=b"-_", validate=True))
-        kinds = [column.type.python_type for column in by]
-        return [_value(one, kind) for one, kind in zip(values, kinds, strict=True)]
+        return [literal(_value(one, column.type), column.type) for one, column in zip(values, by, strict=True)]
     except (ValueError, TypeError, binascii.Error, RecursionError) as error:
         raise InputError("`after` is no `next` that this server gave.", hint="Begin at the first page.") from error
 
 
-def _value(one: Any, kind: type) -> Any:
-    if kind is datetime:
+def _value(one: Any, kind: TypeEngine[Any]) -> Any:
+    if isinstance(kind, Moment):
         return datetime.fromisoformat(one).astimezone(UTC)
-    fits = (type(one) is int and abs(one) < 2**63) if kind is int else (type(one) is str and "\x00" not in one)
-    if not fits:
+    whole = isinstance(kind, Integer)
+    if not (type(one) is int and abs(one) < 2**63 if whole else type(one) is str and "\x00" not in one):
         raise ValueError(one)
     return one

@@ -57,8 +57,10 @@ class Ended:
 
 
 @contextlib.contextmanager
-def locked(paths: Sequence[Path], stop: Callable[[], bool]) -> Iterator[list[IO[str]] | None]:
-    """Exclusive locks on files, taken in order; None where ``stop`` said so while it waited."""
+def locked(
+    paths: Sequence[Path], stop: Callable[[], bool], waiting: Callable[[], None]
+) -> Iterator[list[IO[str]] | None]:
+    """Exclusive locks on files, taken in order; None where ``stop`` said so while it waited, as ``waiting`` is told."""
     with contextlib.ExitStack() as stack:
         files: list[IO[str]] = []
         for path in paths:
@@ -68,6 +70,7 @@ def locked(paths: Sequence[Path], stop: Callable[[], bool]) -> Iterator[list[IO[
                 if stop():
                     yield None
                     return
+                waiting()
                 time.sleep(POLL_S)
             files.append(file)
         yield files

@@ -22,6 +22,8 @@ from fn3hw.training import Recipe, packaged_recipes, toml
 RUN, PROFILE, ORIGIN = "run", "profile.json", "origin.json"
 ID = Annotated[str, Field(min_length=1, max_length=80, pattern=r"^[A-Za-z0-9._-]+$")]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+REPEATS = 10**6
+Repeat = Annotated[int, Field(ge=0, lt=REPEATS, description="Another number does the same work once more.")]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
@@ -78,7 +80,7 @@ class Parameters(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: ClassVar[str]
-    repeat: Annotated[int, Field(ge=0, lt=10**6, description="Another number does the same work once more.")] = 0
+    repeat: Repeat = 0
 
     def work(self, session: Session) -> Work:
         """The verb and its files.
@@ -140,7 +142,7 @@ class Train(Parameters):
         found = catalog.read_run(storage, files)
 
         def rows(session: Session, job: Job) -> None:
-            job.run_id = catalog.add_run(session, found, name=self.name or self.recipe, job_id=job.id).id
+            job.run_id = job.made = catalog.add_run(session, found, name=self.name or self.recipe, job_id=job.id).id
 
         return rows
 
@@ -206,7 +208,7 @@ class Measure(Parameters):
                 session, found, device=self.device, summary=dict(outcome.document), job_id=job.id
             )
             device = catalog.device(session, self.device)
-            device.verdict, device.checked_at = profile.verdict, now()
+            device.verdict, device.checked_at, job.made = profile.verdict, now(), profile.id
 
         return rows
 
@@ -256,6 +258,7 @@ class FindFront(Parameters):
             run, profile = catalog.run(session, self.run), catalog.profile(session, self.profile)
             catalog.add_evaluations(session, run, evaluated)
             catalog.add_run_file(session, run, "moments.safetensors", outcome.files.get(f"{RUN}/moments.safetensors"))
+            job.made = job.id
             if session.get(Search, job.id) is None:
                 session.add(
                     Search(

@@ -92,7 +92,8 @@ class Workshop:
             catalog.add_job_files(session, job, files)
             if rows is not None:
                 rows(session, job)
-            job.result = dict(brought["document"]) if brought["document"] is not None and error is None else None
+            if brought["document"] is not None:
+                job.result = {name: value for name, value in brought["document"].items() if name != "error"}
             job.error = error
             job.state = "succeeded" if error is None else brought["state"]
             job.finished_at = now()
@@ -109,12 +110,12 @@ class Workshop:
         paths = [folder / "lock"]
         if work.needs_quiet:
             paths.append(self.settings.jobs / "quiet.lock")
-            reporter.tick({"progress": "waiting for this machine", "done": 0, "total": 1, "seconds_left": None})
-        with locked(paths, stop) as held:
+        with locked(paths, stop, reporter.wait) as held:
             if held is None:
                 ended = Ended(INTERRUPTED, None)
             else:
                 self._prepare(folder, work)
+                reporter.begin(f"{self.settings.name} begins: fn3hw {' '.join(work.arguments)}")
                 variables = {"FN3HW_HOME": str(folder / "home")}
                 ended = run_verb(
                     work.arguments,
@@ -125,6 +126,7 @@ class Workshop:
                     tick=reporter.tick,
                     stop=stop,
                 )
+            reporter.say(f"It ended with status {ended.status}.")
             reporter.flush()
             if self.closing.is_set() and ended.status != 0:
                 raise Parked(job.id)
@@ -132,7 +134,7 @@ class Workshop:
         cancelled = stop.cancelled and ended.status != 0
         return {
             "state": "cancelled" if cancelled else "failed",
-            "document": ended.document if ended.status == 0 or files else None,
+            "document": ended.document if set(ended.document or ()) != {"error"} else None,
             "error": ended.error,
             "files": {path: asdict(stored) for path, stored in files.items()},
         }
@@ -197,6 +199,13 @@ class _Reporter:
     def tick(self, progress: dict[str, Any]) -> None:
         self._progress = {**progress, "at": now().isoformat()}
         self._told()
+
+    def wait(self) -> None:
+        self.tick({"progress": "waiting for this machine", "done": 0, "total": 1, "seconds_left": None})
+
+    def begin(self, line: str) -> None:
+        self.tick({"progress": "starting", "done": 0, "total": 1, "seconds_left": None})
+        self.say(line)
 
     def flush(self) -> None:
         self._last = 0.0

@@ -59,6 +59,7 @@ def upgrade() -> None:
         sa.Column("progress", sa.JSON(), nullable=True),
         sa.Column("log", sa.Text(), nullable=False),
         sa.Column("result", sa.JSON(), nullable=True),
+        sa.Column("made", sa.String(length=80), nullable=True),
         sa.Column("error", sa.JSON(), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),

@@ -1,0 +1,28 @@
+"""``fn3hw push``: give a server a trained run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fn3hw.cli import connecting
+from fn3hw.cli.console import Console
+from fn3hw.cli.options import AsJson, TheServer
+
+Folder = Annotated[Path, typer.Argument(metavar="RUN", help="The run folder.")]
+
+
+def push(
+    run: Folder,
+    server: TheServer,
+    name: Annotated[str | None, typer.Option(help="What the run is called there; by default as its folder.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Send a trained run to a server. What the server has already is found, and not sent again."""
+    console = Console(as_json=as_json)
+    with connecting.connected(server) as client:
+        made = connecting.push(client, run, name, console)
+    document = {"run": made.id, "name": made.name, "network": made.network_id}
+    console.result(document, f"{run} is {made.id} there.\nNext: fn3hw profile {made.id} --server {server}")

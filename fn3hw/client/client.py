@@ -1,0 +1,302 @@
+"""The verbs of fn3hw on a server."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Unpack, overload
+
+from fn3hw.client.errors import foreign
+from fn3hw.client.models import DeviceInfo, ExportedFile, FoundPoint, Job, ProfileInfo, RunInfo, SearchInfo
+from fn3hw.client.options import Budgets, CompareOptions, ExportOptions, ProfileOptions, SearchOptions
+from fn3hw.client.packing import OnBytes, PackedRun
+from fn3hw.client.server import Server, id_of, name_of, path_of
+from fn3hw.client.watching import OnJob
+from fn3hw.errors import InputError, UnknownName
+
+Made = TypeVar("Made")
+
+
+class Client(Server):
+    """A server of fn3hw.
+
+    What a server makes is named by its id, or by the value that tells of it. Verbs that take a while are jobs of the
+    server: they are waited for, or with ``wait=False`` the job is returned at once. A verb that was asked for before is
+    found again, and goes on where it stopped if it failed or was cancelled.
+
+    Args:
+        url: where the server is.
+        token: who asks; by default ``$FN3HW_TOKEN``.
+        allow_plain: send the token over unencrypted HTTP to another machine, too.
+        timeout_s: the longest silence of the server.
+        transport: of httpx, instead of the network.
+
+    Raises:
+        InputError: the address or the token is none.
+        ServerError: the token would be sent in plain text. All methods raise it too, where the server cannot be used.
+    """
+
+    def push(self, folder: Path | str, name: str | None = None, *, sent: OnBytes = lambda done, total: None) -> RunInfo:
+        """Give the server a trained run; one that it has is found, and not sent again.
+
+        Args:
+            folder: of the run.
+            name: what it is called; by default as its folder.
+            sent: called with the bytes so far and all of them.
+
+        Raises:
+            RunError: it is none, or not trained to its end.
+        """
+        packed, name = PackedRun.of(folder), name or Path(folder).resolve().name
+        digests = packed.digests()
+        for run in self.runs():
+            if run.name == name and digests.items() <= self.run(run.id).files.items():
+                return run
+        return self._connection.read(
+            RunInfo,
+            "POST",
+            "/runs",
+            params={"name": name},
+            content=lambda: packed.chunks(sent),
+            headers={"Content-Type": "application/x-tar", "Content-Length": str(packed.size)},
+        )
+
+    def push_profile(self, path: Path | str, device: str) -> ProfileInfo:
+        """Give the server a profile file that was measured elsewhere, on a device of that name."""
+        try:
+            text = Path(path).read_bytes()
+        except OSError as error:
+            raise InputError(f"Cannot read {path}: {error.strerror}.") from error
+        headers = {"Content-Type": "application/json"}
+        request = {"params": {"device": device}, "content": lambda: text, "headers": headers}
+        return self._connection.read(ProfileInfo, "PUT", "/profiles", **request)
+
+    @overload
+    def train(
+        self,
+        recipe: str,
+        settings: Mapping[str, Any] | None = None,
+        *,
+        name: str = "",
+        repeat: int = 0,
+        wait: Literal[True] = True,
+        progress: OnJob | None = None,
+    ) -> RunInfo: ...
+    @overload
+    def train(
+        self,
+        recipe: str,
+        settings: Mapping[str, Any] | None = None,
+        *,
+        name: str = "",
+        repeat: int = 0,
+        wait: Literal[False],
+    ) -> Job: ...
+    def train(
+        self,
+        recipe: str,
+        settings: Mapping[str, Any] | None = None,
+        *,
+        name: str = "",
+        repeat: int = 0,
+        wait: bool = True,
+        progress: OnJob | None = None,
+    ) -> RunInfo | Job:
+        """Train a network by a packaged recipe.
+
+        Args:
+            recipe: its name.
+            settings: fields that differ from it, as ``{"epochs": 5, "network": {"levels": ["channel"]}}``.
+            name: of the run; by default that of the recipe.
+            repeat: another number trains the same once more.
+            wait: for the run.
+            progress: called with the job whenever it has changed.
+        """
+        body = {"recipe": recipe, "settings": dict(settings or {}), "name": name, "repeat": repeat}
+        return self._done(self._ask("/trainings", body), self._trained, wait, progress)
+
+    @overload
+    def profile(
+        self,
+        run: str | RunInfo,
+        device: str | DeviceInfo = "local",
+        *,
+        wait: Literal[True] = True,
+        progress: OnJob | None = None,
+        **options: Unpack[ProfileOptions],
+    ) -> ProfileInfo: ...
+    @overload
+    def profile(
+        self,
+        run: str | RunInfo,
+        device: str | DeviceInfo = "local",
+        *,
+        wait: Literal[False],
+        **options: Unpack[ProfileOptions],
+    ) -> Job: ...
+    def profile(
+        self,
+        run: str | RunInfo,
+        device: str | DeviceInfo = "local",
+        *,
+        wait: bool = True,
+        progress: OnJob | None = None,
+        **options: Unpack[ProfileOptions],
+    ) -> ProfileInfo | Job:
+        """Measure subnets of a run on a device of the server.
+
+        Raises:
+            NoisyMeasurement: it is too noisy to trust; the profile is kept all the same.
+            DeviceError: the device cannot be reached or used.
+        """
+        job = self._ask("/profiles", {"run": id_of(run), "device": name_of(device), **options})
+        return self._done(job, self.profile_of, wait, progress)
+
+    @overload
+    def search(
+        self,
+        run: str | RunInfo,
+        profile: str | ProfileInfo,
+        *,
+        wait: Literal[True] = True,
+        progress: OnJob | None = None,
+        **options: Unpack[SearchOptions],
+    ) -> SearchInfo: ...
+    @overload
+    def search(
+        self,
+        run: str | RunInfo,
+        profile: str | ProfileInfo,
+        *,
+        wait: Literal[False],
+        **options: Unpack[SearchOptions],
+    ) -> Job: ...
+    def search(
+        self,
+        run: str | RunInfo,
+        profile: str | ProfileInfo,
+        *,
+        wait: bool = True,
+        progress: OnJob | None = None,
+        **options: Unpack[SearchOptions],
+    ) -> SearchInfo | Job:
+        """Search under measured cost, once for all budgets."""
+        job = self._ask("/searches", {"run": id_of(run), "profile": id_of(profile), **options})
+        return self._done(job, lambda job: self.search_info(job.id), wait, progress)
+
+    def lookup(self, search: str | SearchInfo, **budgets: Unpack[Budgets]) -> FoundPoint:
+        """The most accurate subnet that meets all budgets. Needs no measurement and no evaluation.
+
+        Raises:
+            InfeasibleBudget: none does; it says which limit binds, and what can be reached.
+        """
+        return self._connection.read(FoundPoint, "GET", f"/atlases/{path_of(search)}/lookup", params=budgets)
+
+    @overload
+    def export(
+        self,
+        search: str | SearchInfo,
+        output: Path | str,
+        *,
+        wait: Literal[True] = True,
+        progress: OnJob | None = None,
+        **options: Unpack[ExportOptions],
+    ) -> ExportedFile: ...
+    @overload
+    def export(
+        self,
+        search: str | SearchInfo,
+        output: Path | str | None = None,
+        *,
+        wait: Literal[False],
+        **options: Unpack[ExportOptions],
+    ) -> Job: ...
+    def export(
+        self,
+        search: str | SearchInfo,
+        output: Path | str | None = None,
+        *,
+        wait: bool = True,
+        progress: OnJob | None = None,
+        **options: Unpack[ExportOptions],
+    ) -> ExportedFile | Job:
+        """Write the ONNX file for a budget, measure it on a device of the server, and fetch it to ``output``.
+
+        Raises:
+            InfeasibleBudget: no subnet meets it, or no file was measured to.
+        """
+
+        def made(job: Job) -> ExportedFile:
+            if output is None:
+                raise InputError("Where should the file be written?", hint='Give output="model.onnx".')
+            path = self.fetch(job, "model.onnx", output)
+            try:
+                return ExportedFile.model_validate({**(job.result or {}), "path": path})
+            except ValueError:
+                raise foreign(self.url, "an export has another document") from None
+
+        return self._done(self._ask("/exports", {"search": id_of(search), **options}), made, wait, progress)
+
+    @overload
+    def compare(
+        self,
+        run: str | RunInfo,
+        profile: str | ProfileInfo,
+        *,
+        wait: Literal[True] = True,
+        progress: OnJob | None = None,
+        **options: Unpack[CompareOptions],
+    ) -> dict[str, Any]: ...
+    @overload
+    def compare(
+        self,
+        run: str | RunInfo,
+        profile: str | ProfileInfo,
+        *,
+        wait: Literal[False],
+        **options: Unpack[CompareOptions],
+    ) -> Job: ...
+    def compare(
+        self,
+        run: str | RunInfo,
+        profile: str | ProfileInfo,
+        *,
+        wait: bool = True,
+        progress: OnJob | None = None,
+        **options: Unpack[CompareOptions],
+    ) -> dict[str, Any] | Job:
+        """Compare ways to search; the document of the verb. The report is among the files of the job."""
+        job = self._ask("/comparisons", {"run": id_of(run), "profile": id_of(profile), **options})
+        return self._done(job, lambda job: dict(job.result or {}), wait, progress)
+
+    def profile_of(self, job: Job) -> ProfileInfo:
+        """The profile that a job made, though it failed because it is noisy.
+
+        Raises:
+            UnknownName: it made none.
+        """
+        files = self.files(job)
+        if (file := files.get("profile.json")) is not None:
+            for profile in self.profiles():
+                if profile.sha256 == file.sha256:
+                    return profile
+        raise UnknownName("profile", f"that of {job.id}", ())
+
+    def _trained(self, job: Job) -> RunInfo:
+        if job.run_id is None:
+            raise foreign(self.url, "a training has no run")
+        return self.run(job.run_id)
+
+    def _ask(self, path: str, body: Mapping[str, Any]) -> Job:
+        """Ask for a job: however often the request has to be sent, it is one job."""
+        job = self._connection.read(Job, "POST", path, body=body, headers={"Idempotency-Key": uuid.uuid4().hex})
+        if job.state not in ("failed", "cancelled"):
+            return job
+        try:
+            return self.retry(job)
+        except InputError:  # somebody else has just done so
+            return self.job(job)
+
+    def _done(self, job: Job, made: Callable[[Job], Made], wait: bool, progress: OnJob | None) -> Made | Job:
+        return made(self.wait(job, progress)) if wait else job
