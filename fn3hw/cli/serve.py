@@ -114,6 +114,8 @@ def _run(server: Server, host: str, port: int, console: Console) -> None:
         raise InputError(f"Port {port} of {host} cannot be listened on.", hint="Choose another one: --port") from error
     address = f"http://{host if ':' not in host else f'[{host}]'}:{socket.getsockname()[1]}"
     console.say(f"fn3hw serves at {address}")
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)  # raised once more by uvicorn when it has stopped
     running.run(sockets=[socket])
     os._exit(0)  # as in `worker`
 

@@ -18,7 +18,8 @@ from fn3hw.errors import NoisyMeasurement
 from fn3hw.profiler import Profile
 from fn3hw.searcher import Budget
 from fn3hw.training import Run
-from tests.cli.conftest import TINY, check_error
+from tests.cli.conftest import check_error
+from tests.conftest import TINY
 
 BITS = ("--set", 'network.levels=["channel", "bit"]')
 VERBS = ("quickstart", "train", "profile", "search", "lookup", "export")

@@ -12,7 +12,8 @@ import pytest
 
 from fn3hw.client import Client, Job
 from fn3hw.profiler import Profile
-from tests.cli.conftest import TINY, check_error
+from tests.cli.conftest import check_error
+from tests.conftest import TINY
 from tests.client.serving import Ending, Served, served
 
 TRAINED = ("run.toml", "supernet.onnx", "supernet.safetensors", "space.json", "history.jsonl")

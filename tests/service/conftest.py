@@ -7,6 +7,7 @@ import pwd
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from glob import glob
@@ -41,16 +42,14 @@ class Hands:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """The address of a PostgreSQL of this test run; it lives as long as the run."""
     programs = [*glob("/usr/lib/postgresql/*/bin"), *filter(None, [os.path.dirname(shutil.which("initdb") or "")])]
     if not programs:
         pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
-    program, folder = Path(programs[-1]), tmp_path_factory.mktemp("postgres")
+    program, folder = Path(programs[-1]), Path(tempfile.mkdtemp(prefix="fn3hw-postgres-"))
     as_user = {"user": "postgres"} if os.getuid() == 0 else {}
     if as_user:  # it refuses to run as root
-        for path in (folder, *folder.parents[:3]):
-            path.chmod(path.stat().st_mode | 0o055)
         owner = pwd.getpwnam("postgres")
         os.chown(folder, owner.pw_uid, owner.pw_gid)
     data, port = folder / "data", free_port()
@@ -74,6 +73,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     finally:
         server.terminate()
         server.wait(30)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def answers(url: str) -> bool:
