@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import moocore
 import numpy as np
 
 from fn3hw.errors import InfeasibleBudget, InputError, RunError
@@ -157,7 +158,7 @@ class Atlas:
         if not every:
             raise RunError("No subnet was evaluated yet.", hint="Run: fn3hw search RUN --profile F")
         table = np.array([[getattr(p, name) for name in _COLUMNS] for p in every], dtype=np.float64)
-        on_front = non_dominated(_objectives(table))
+        on_front = moocore.is_nondominated(_objectives(table))  # of equal rows the first one stays
         self.points: tuple[Point, ...] = tuple(p for p, is_on in zip(every, on_front, strict=True) if is_on)
         self.dominated: tuple[Point, ...] = tuple(p for p, is_on in zip(every, on_front, strict=True) if not is_on)
         self._table = table[on_front]
@@ -322,24 +323,6 @@ class Atlas:
             best=best,
             hint=f"Ask for {name} of at least {_round_up(best):g}, or nest the network with more levels.",
         )
-
-
-def non_dominated(objectives: FloatArray) -> Any:
-    """Which rows of (n, d) objectives, all to be small, no other row beats: boolean, shape (n,).
-
-    A row is beaten by one that is nowhere worse and somewhere better; of equal rows the first one stays.
-    """
-    order = np.lexsort(objectives.T[::-1])
-    rows, indices = objectives[order], np.arange(len(objectives))[order]
-    at = 0
-    while at < len(rows):
-        keep = (rows < rows[at]).any(axis=1)
-        keep[at] = True
-        at = int(keep[:at].sum()) + 1
-        rows, indices = rows[keep], indices[keep]
-    result = np.zeros(len(objectives), dtype=bool)
-    result[indices] = True
-    return result
 
 
 def _removed(subnets: Sequence[Subnet], space: SearchSpace) -> FloatArray:

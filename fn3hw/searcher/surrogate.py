@@ -32,8 +32,6 @@ _CHOICES = (
 Scales = tuple[float, float, float, float]
 """One of each of the choices."""
 
-_USUAL: Scales = (0.5, 0.1, 0.5, 0.02)
-
 
 def loss_of(accuracy: FloatArray) -> FloatArray:
     """The modelled loss of accuracies in percent: log of the error, so that a lost point weighs most near the top."""
@@ -57,7 +55,7 @@ def expected_accuracy(removed: FloatArray, accuracy: FloatArray, cost: FloatArra
         behind[by_cost] = np.maximum.accumulate(accuracy[by_cost]) - accuracy[by_cost]
         rows = np.sort(np.argsort(behind, kind="stable")[:MAX_POINTS])
     with threadpool_limits(1, "blas"):  # on matrices this small, more threads take longer
-        loss = Surrogate(removed[rows], accuracy[rows], near=_USUAL).predict(removed)
+        loss = Surrogate(removed[rows], accuracy[rows]).predict(removed)
     return np.clip(101.0 - np.exp(loss), 0.0, 100.0)
 
 

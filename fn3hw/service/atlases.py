@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from fn3hw.searcher import Atlas
 from fn3hw.service import catalog
 from fn3hw.service.database import Database
 from fn3hw.service.storage import Storage
-from fn3hw.space import SearchSpace
+from fn3hw.space import SearchSpace, Subnet
 
 KEPT = 64
 
@@ -33,16 +33,21 @@ class OpenAtlas:
     run_id: str
     device: str
     atlas: Atlas
+    _answers: dict[tuple[Subnet, str | None], bytes] = field(default_factory=dict, repr=False)
 
-    def point(self, limits: dict[str, float]) -> dict[str, Any]:
-        """The document of a lookup.
+    def answer(self, limits: dict[str, float]) -> bytes:
+        """The document of a lookup, as JSON; there are as many as points, and each is made once.
 
         Raises:
             InfeasibleBudget: nothing meets it.
             InputError: a budget is of the wrong kind for this device.
         """
         point = self.atlas.lookup(**limits)
-        return {**point.to_json(), "counts": point.counts, "binding": point.binding}
+        key = point.subnet, point.binding
+        if (found := self._answers.get(key)) is None:
+            document = {**point.to_json(), "counts": point.counts, "binding": point.binding}
+            found = self._answers[key] = json.dumps(document).encode()
+        return found
 
 
 class Atlases:
@@ -56,7 +61,7 @@ class Atlases:
     def __init__(self, database: Database, storage: Storage) -> None:
         self._database, self._storage = database, storage
         self._open: OrderedDict[str, OpenAtlas] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock, self._opening = threading.Lock(), threading.Lock()
 
     def known(self, search_id: str) -> OpenAtlas | None:
         """The atlas of a search, if it is in memory."""
@@ -73,8 +78,10 @@ class Atlases:
             NotFound: there is no such search.
             Unavailable: its file cannot be read.
         """
-        if (found := self.known(search_id)) is not None:
-            return found
+        with self._opening:  # several requests for one that is not open yet read its file once
+            return self.known(search_id) or self._read(search_id)
+
+    def _read(self, search_id: str) -> OpenAtlas:
         with self._database.session() as session:
             search = catalog.search(session, search_id)
             gates = catalog.network(session, catalog.run(session, search.run_id).network_id).gates

@@ -157,16 +157,21 @@ class SearchSpace:
             raise InputError(
                 f"A subnet id of this space has {len(self.gates)} fields, {subnet_id!r} has {len(fields)}."
             )
-        blocks: dict[str, Iterable[int]] = {}
+        kept = []
         for gate, field in zip(self.gates, fields, strict=True):
             try:
-                bits = int(field[1:], 16) if field.startswith("x") else _prefix(int(field))
-            except (ValueError, OverflowError):
+                bits = int(field[1:], 16) if field.startswith("x") else _prefix(min(int(field), gate.size + 1))
+            except ValueError:
                 raise InputError(
                     f"Field {field!r} of subnet id {subnet_id!r} is neither a count nor a bit set."
                 ) from None
-            blocks[gate.name] = [m for m in range(bits.bit_length()) if bits >> m & 1]
-        subnet = self.from_blocks(blocks)
+            if bits < 0 or bits >> gate.size or bits.bit_count() < gate.min_kept:
+                raise InputError(
+                    f"Field {field!r} of subnet id {subnet_id!r} does not fit gate {gate.name!r}, which keeps at least "
+                    f"{gate.min_kept} of its {gate.size} blocks."
+                )
+            kept.append((gate.name, bits))
+        subnet = Subnet(tuple(kept))
         if subnet.id != subnet_id:
             raise InputError(f"Subnet id {subnet_id!r} is not canonical; it would be {subnet.id!r}.")
         return subnet

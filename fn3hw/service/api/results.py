@@ -266,7 +266,7 @@ def read_atlas(
     )
 
 
-@router.get("/atlases/{search_id}/lookup", response_model_exclude_unset=True)
+@router.get("/atlases/{search_id}/lookup", response_model=FoundPoint)
 async def lookup(
     search_id: Id,
     _: Reader,
@@ -276,7 +276,7 @@ async def lookup(
     relative_cost: Budget = None,
     peak_mib: Budget = None,
     size_mib: Budget = None,
-) -> FoundPoint:
+) -> Response:
     """The most accurate subnet that meets all budgets. Needs no measurement and no evaluation."""
     given = {
         "latency_ms": latency_ms,
@@ -290,7 +290,7 @@ async def lookup(
     found = parts.atlases.known(search_id)
     if found is None:
         found = await request.app.state.in_thread(lambda: parts.atlases.open(search_id))
-    return FoundPoint(**found.point(limits))
+    return Response(found.answer(limits), media_type="application/json")
 
 
 @router.get(
