@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -20,6 +22,7 @@ from fsspec.implementations.local import LocalFileSystem
 from fn3hw.service.errors import TooLarge, Unavailable
 
 CHUNK = 1 << 20
+_SAVED, _PARTIAL = "saved", ".partial"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +81,9 @@ class Storage:
         Raises:
             Unavailable: it is not there, or cannot be read.
         """
-        try:
+        with _explained(f"The stored file {sha256[:16]} cannot be read"):
             opened: IO[bytes] = self._fs.open(self._path(sha256), "rb")
-        except OSError as error:
-            raise Unavailable(f"The stored file {sha256[:16]} cannot be read: {type(error).__name__}.") from error
-        return opened
+            return opened
 
     def chunks(self, sha256: str, start: int, size: int) -> Iterator[bytes]:
         """``size`` bytes of a stored file from ``start`` on."""
@@ -103,16 +104,40 @@ class Storage:
         Raises:
             Unavailable: it is not there, or the copy cannot be written.
         """
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.copy")
-        try:
-            temporary.unlink(missing_ok=True)
-            self._fetch(sha256, temporary)
-            os.replace(temporary, target)
-        except OSError as error:
-            raise Unavailable(f"{target.name} cannot be copied: {error.strerror or type(error).__name__}.") from error
-        finally:
-            temporary.unlink(missing_ok=True)
+        self._copy(self._path(sha256), target)
+
+    def save(self, name: str, path: Path) -> None:
+        """Keep a copy of a file under a name, in place of the one before.
+
+        Raises:
+            Unavailable: it cannot be written.
+        """
+        target = f"{self._root}/{_SAVED}/{name}"
+        with _explained(f"{path.name} cannot be stored"):
+            self._write(str(path), target)
+
+    def saved(self, folder: str) -> list[str]:
+        """The names below a folder of those that `save` was given."""
+        root = f"{self._root}/{_SAVED}/{folder}"
+        with _explained("The storage cannot be read"):
+            if not self._fs.exists(root):
+                return []
+            return sorted(str(path)[len(root) + 1 :] for path in self._fs.find(root) if not _is_partial(str(path)))
+
+    def fetch_saved(self, name: str, target: Path) -> None:
+        """A copy of what was saved under a name.
+
+        Raises:
+            Unavailable: it is not there, or the copy cannot be written.
+        """
+        self._copy(f"{self._root}/{_SAVED}/{name}", target)
+
+    def forget(self, name: str) -> None:
+        """Delete what was saved under a name, or below it."""
+        path = f"{self._root}/{_SAVED}/{name}"
+        with _explained("The storage cannot be written"):
+            if self._fs.exists(path):
+                self._fs.rm(path, recursive=True)
 
     def check(self) -> None:
         """Raise `Unavailable` unless something can be written."""
@@ -120,28 +145,38 @@ class Storage:
             incoming.write(b"fn3hw")
             incoming.store()
 
-    def _fetch(self, sha256: str, target: Path) -> None:
-        if isinstance(self._fs, LocalFileSystem):
-            shutil.copyfile(self._path(sha256), target)
-        else:
-            self._fs.get_file(self._path(sha256), str(target))
+    def _copy(self, path: str, target: Path) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}.copy")
+        with _explained(f"{target.name} cannot be copied"):
+            try:
+                if isinstance(self._fs, LocalFileSystem):
+                    shutil.copyfile(path, temporary)
+                else:
+                    self._fs.get_file(path, str(temporary))
+                os.replace(temporary, target)
+            finally:
+                temporary.unlink(missing_ok=True)
 
     def _path(self, sha256: str) -> str:
         return f"{self._root}/{sha256[:2]}/{sha256}"
 
     def _keep(self, temporary: str, sha256: str) -> None:
         path = self._path(sha256)
-        if self._fs.exists(path):
-            return
+        if not self._fs.exists(path):
+            self._write(temporary, path)
+
+    def _write(self, source: str, path: str) -> None:
+        """Put a file in its place as a whole."""
         self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
         if isinstance(self._fs, LocalFileSystem):
-            beside = f"{path}.{os.path.basename(temporary)}"
-            shutil.copyfile(temporary, beside)
+            beside = f"{path}.{secrets.token_hex(4)}{_PARTIAL}"
+            shutil.copyfile(source, beside)
             with open(beside, "rb") as file:
                 os.fsync(file.fileno())
             os.replace(beside, path)
         else:
-            self._fs.put_file(temporary, path)
+            self._fs.put_file(source, path)
 
 
 class Incoming:
@@ -192,7 +227,17 @@ class Incoming:
 
     @staticmethod
     def _tried(write: Callable[[], Any]) -> Any:
-        try:
+        with _explained("A file cannot be stored"):
             return write()
-        except OSError as error:
-            raise Unavailable(f"A file cannot be stored: {error.strerror or type(error).__name__}.") from error
+
+
+@contextmanager
+def _explained(what: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise Unavailable(f"{what}: {error.strerror or type(error).__name__}.") from error
+
+
+def _is_partial(path: str) -> bool:
+    return path.endswith(_PARTIAL)

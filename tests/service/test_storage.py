@@ -60,6 +60,8 @@ def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         storage.put(io.BytesIO(b"1"))
     with pytest.raises(Unavailable, match="No space left"):
         storage.copy("0" * 64, tmp_path / "copy")
+    with pytest.raises(Unavailable, match="No space left"):
+        storage.save("job/file", tmp_path / "file")
     assert not list(tmp_path.rglob("*1*")) and list((tmp_path / "local").iterdir()) == []
 
 

@@ -155,15 +155,20 @@ class Desk:
         for job in waiting:
             self._queues.put(job.id, job.attempt, job.queue, job.device)
 
-    def begin(self, job_id: str, attempt: int, worker: str) -> Job | None:
-        """A worker begins a job; None where there is nothing to do any more."""
+    def begin(self, job_id: str, attempt: int, worker: str) -> tuple[Job, str | None] | None:
+        """A worker begins a job that another one, or itself, may have begun before; None where nothing is to be done.
+
+        Returns:
+            The job, and the worker that had begun it before.
+        """
         with self._database.session() as session:
             job = session.get(Job, job_id)
             if job is None or job.attempt != attempt or job.state not in OPEN:
                 return None
+            before = job.worker
             job.state, job.worker = "running", worker
             job.started_at = job.started_at or now()
-            return job
+            return job, before
 
     def report(self, job_id: str, *, progress: Mapping[str, Any] | None, log: str) -> bool:
         """A worker says how far it is; whether the job is to stop."""

@@ -40,6 +40,7 @@ class Work:
         run_id: the run that it is about.
         archive_of: the run whose evaluations are in ``run/archive.jsonl``.
         keep: files that the job ends in, as patterns in its folder.
+        carry: files that the verb goes on from, as such patterns.
     """
 
     arguments: tuple[str, ...]
@@ -50,6 +51,7 @@ class Work:
     run_id: str | None = None
     archive_of: str | None = None
     keep: tuple[str, ...] = ()
+    carry: tuple[str, ...] = ()
 
     @property
     def needs_quiet(self) -> bool:
@@ -134,6 +136,7 @@ class Train(Parameters):
             arguments=("train", "--recipe", "recipe.toml", "--output", RUN),
             texts={"recipe.toml": text},
             keep=tuple(f"{RUN}/{name}" for name in catalog.RUN_FILES),
+            carry=(f"{RUN}/checkpoint-*", f"{RUN}/checkpoint.json", f"{RUN}/history.jsonl", f"{RUN}/run.toml"),
         )
 
     def finish(self, storage: Storage, outcome: Outcome) -> Rows:
@@ -196,7 +199,12 @@ class Measure(Parameters):
             files[ORIGIN] = _fitting(session, run, self.origin).sha256
             arguments += ["--from", ORIGIN]
         return Work(
-            arguments=tuple(arguments), files=files, run_id=run.id, keep=(PROFILE, f"{PROFILE}.journal"), **_on(device)
+            arguments=tuple(arguments),
+            files=files,
+            run_id=run.id,
+            keep=(PROFILE,),
+            carry=(f"{PROFILE}.journal",),
+            **_on(device),
         )
 
     def finish(self, storage: Storage, outcome: Outcome) -> Rows:
@@ -245,6 +253,7 @@ class FindFront(Parameters):
                 f"{RUN}/front.png",
                 f"{RUN}/moments.safetensors",
             ),
+            carry=(f"{RUN}/moments.safetensors", f"{RUN}/archive.jsonl"),
         )
 
     def finish(self, storage: Storage, outcome: Outcome) -> Rows:
@@ -354,6 +363,7 @@ class Compare(Parameters):
             files={**catalog.run_files(session, run, RUN), PROFILE: profile.sha256},
             run_id=run.id,
             keep=("report/*.html", "report/*.png", "report/*.csv", "report/*.json"),
+            carry=(f"{RUN}/moments.safetensors", "report/archive.jsonl", "report/plays/*.csv"),
         )
 
 

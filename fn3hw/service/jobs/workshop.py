@@ -21,9 +21,10 @@ from fn3hw.profiler.devices import LOCAL, SCHEMA
 from fn3hw.service import catalog
 from fn3hw.service.database import Database
 from fn3hw.service.errors import Unavailable
+from fn3hw.service.jobs.carrier import Carrier
 from fn3hw.service.jobs.child import INTERRUPTED, Ended, locked, run_verb
 from fn3hw.service.jobs.desk import Desk
-from fn3hw.service.jobs.kinds import Outcome, Work, parameters_of
+from fn3hw.service.jobs.kinds import RUN, Outcome, Work, parameters_of
 from fn3hw.service.models import Job, now
 from fn3hw.service.settings import Settings
 from fn3hw.service.storage import Storage, Stored
@@ -63,11 +64,11 @@ class Workshop:
         Raises:
             Parked: the worker is to end.
         """
-        job = self.desk.begin(job_id, attempt, self.settings.name)
-        if job is None:
+        begun = self.desk.begin(job_id, attempt, self.settings.name)
+        if begun is None:
             return None
         try:
-            return self._performed(job)
+            return self._performed(*begun)
         except Fn3hwError as error:
             return _failed(error)
 
@@ -99,8 +100,9 @@ class Workshop:
             job.finished_at = now()
         if error is None:
             shutil.rmtree(self.settings.jobs / job_id, ignore_errors=True)
+            self.storage.forget(job_id)
 
-    def _performed(self, job: Job) -> dict[str, Any]:
+    def _performed(self, job: Job, before: str | None) -> dict[str, Any]:
         folder = self.settings.jobs / job.id
         with self.database.session() as session:
             parameters = parameters_of(job)
@@ -110,11 +112,17 @@ class Workshop:
         paths = [folder / "lock"]
         if work.needs_quiet:
             paths.append(self.settings.jobs / "quiet.lock")
+        carrier = Carrier(self.storage, job.id, folder, work.carry)
+
+        def attend() -> bool:
+            carrier.keep()
+            return stop()
+
         with locked(paths, stop, reporter.wait) as held:
             if held is None:
                 ended = Ended(INTERRUPTED, None)
             else:
-                self._prepare(folder, work)
+                self._prepare(folder, work, carrier, by=before)
                 reporter.begin(f"{self.settings.name} begins: fn3hw {' '.join(work.arguments)}")
                 variables = {"FN3HW_HOME": str(folder / "home")}
                 ended = run_verb(
@@ -124,8 +132,9 @@ class Workshop:
                     held=held,
                     say=reporter.say,
                     tick=reporter.tick,
-                    stop=stop,
+                    stop=attend,
                 )
+                carrier.keep(now=True)
             reporter.say(f"It ended with status {ended.status}.")
             reporter.flush()
             if self.closing.is_set() and ended.status != 0:
@@ -139,20 +148,24 @@ class Workshop:
             "files": {path: asdict(stored) for path, stored in files.items()},
         }
 
-    def _prepare(self, folder: Path, work: Work) -> None:
-        if (folder / _PREPARED).exists():
-            return
-        for path, sha256 in work.files.items():
-            self.storage.copy(sha256, folder / path)
-        texts = dict(work.texts)
+    def _prepare(self, folder: Path, work: Work, carrier: Carrier, *, by: str | None) -> None:
+        """The folder of a job; where another worker did it last, with what that one had done."""
         if work.device is not None and work.device != LOCAL:
-            texts["home/devices.json"] = json.dumps({"schema": SCHEMA, "devices": {work.device: work.command}})
-        if work.archive_of is not None:
-            with self.database.session() as session:
-                texts["run/archive.jsonl"] = catalog.archive_of(session, work.archive_of)
-        for path, text in texts.items():
-            write_text(folder / path, text)
-        write_text(folder / _PREPARED, "")
+            devices = {"schema": SCHEMA, "devices": {work.device: work.command}}
+            write_text(folder / "home/devices.json", json.dumps(devices))
+        prepared = folder / _PREPARED
+        if not prepared.exists():
+            for path, sha256 in work.files.items():
+                self.storage.copy(sha256, folder / path)
+            texts = dict(work.texts)
+            if work.archive_of is not None:
+                with self.database.session() as session:
+                    texts[f"{RUN}/archive.jsonl"] = catalog.archive_of(session, work.archive_of)
+            for path, text in texts.items():
+                write_text(folder / path, text)
+        if not prepared.exists() or by != self.settings.name:
+            carrier.fetch()
+        write_text(prepared, "")
 
     def _kept(self, folder: Path, work: Work) -> dict[str, Stored]:
         paths = [path for pattern in (*work.keep, LOG) for path in sorted(folder.glob(pattern)) if path.is_file()]

@@ -18,6 +18,8 @@ from fn3hw.service.pages.kept import Kept
 DIGITS = 6
 SPREAD = 60
 _COSTS = ("latency_ms", "relative_cost", "peak_mib", "size_mib")
+_LIMITED = {"latency_ms": "latency_ms_high", "relative_cost": "relative_cost_high"}
+"""What a budget is compared with, where that is not the cost itself."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +30,13 @@ class Columns:
         costs: by their names, those that are known; each of shape (n,), None where one is not known.
         accuracy: in percent, shape (n,).
         n_front: how many are on the front.
+        reach: by the names of costs, the least and the largest budget that makes a difference.
     """
 
     costs: Mapping[str, Sequence[float | None]]
     accuracy: Sequence[float]
     n_front: int
+    reach: Mapping[str, tuple[float, float]]
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Columns:
@@ -41,8 +45,10 @@ class Columns:
             raise RunError(f"The atlas has schema {document.get('schema')!r}; this version reads {SCHEMA!r}.")
         points = [*document["points"], *document["dominated"]]
         costs = {name: [_rounded(point.get(name)) for point in points] for name in _COSTS}
-        known = {name: values for name, values in costs.items() if any(value is not None for value in values)}
-        return cls(known, [_rounded(point["accuracy"]) or 0.0 for point in points], len(document["points"]))
+        front = document["points"]
+        known = {name: values for name, values in costs.items() if any(point.get(name) is not None for point in front)}
+        reach = {name: _reach(front, name) for name in known}
+        return cls(known, [_rounded(point["accuracy"]) or 0.0 for point in points], len(front), reach)
 
     def __len__(self) -> int:
         return len(self.accuracy)
@@ -64,7 +70,13 @@ class Columns:
     @cached_property
     def packed(self) -> bytes:
         """JSON, compressed."""
-        document = {"cost": self.cost, "costs": self.costs, "accuracy": self.accuracy, "front": self.n_front}
+        document = {
+            "cost": self.cost,
+            "costs": self.costs,
+            "accuracy": self.accuracy,
+            "front": self.n_front,
+            "reach": self.reach,
+        }
         return gzip.compress(json.dumps(document, separators=(",", ":")).encode(), 6, mtime=0)
 
 
@@ -78,6 +90,13 @@ def columns_of(parts: Parts, kept: Kept, search: Search) -> Columns:
 
 def _read(parts: Parts, search: Search) -> Columns:
     return Columns.of(json.loads(parts.storage.read(search.atlas_sha256)))
+
+
+def _reach(points: Sequence[Mapping[str, Any]], cost: str) -> tuple[float, float]:
+    limited = _LIMITED.get(cost, cost)
+    values = [point.get(cost) if point.get(limited) is None else point[limited] for point in points]
+    known = [value for value in values if value is not None]
+    return min(known), max(known)
 
 
 def _rounded(value: float | None) -> float | None:

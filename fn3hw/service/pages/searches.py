@@ -89,7 +89,7 @@ def read_points(request: Request, viewer: Viewer, parts: PartsOf, kept: KeptOf, 
     """All points as columns, those on the front first."""
     with parts.database.session() as session:
         search = catalog.search(session, search_id)
-    return packed(request, columns_of(parts, kept, search).packed, tag=f"points-1-{search.atlas_sha256[:32]}")
+    return packed(request, columns_of(parts, kept, search).packed, tag=f"points-2-{search.atlas_sha256[:32]}")
 
 
 @router.get("/searches/{search_id}/points/{number}")

@@ -20,9 +20,10 @@ def state(parts: Parts, job_id: str) -> str:
 def test_a_job_goes_from_queued_to_running_and_reports(parts: Parts, hands: Hands) -> None:
     job, new = parts.desk.submit(Check(device="local"), token_id=None)
     assert new and job.state == "queued" and hands.put_jobs == [(job.id, 1, "devices", "local")]
-    begun = parts.desk.begin(job.id, 1, "here")
-    assert begun is not None and (begun.state, begun.worker) == ("running", "here")
-    assert parts.desk.begin(job.id, 1, "here") is not None, "a step that was killed begins once more"
+    begun, before = parts.desk.begin(job.id, 1, "here") or (None, None)
+    assert begun is not None and (begun.state, begun.worker, before) == ("running", "here", None)
+    again, before = parts.desk.begin(job.id, 1, "there") or (None, None)
+    assert again is not None and before == "here", "a step that was killed begins once more"
     assert parts.desk.begin(job.id, 2, "here") is None and parts.desk.begin("nothing", 1, "here") is None
     assert not parts.desk.report(job.id, progress={"progress": "a", "done": 1, "total": 2}, log="x" * 10**6)
     parts.desk.cancel(job.id)

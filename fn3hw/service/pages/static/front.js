@@ -335,15 +335,16 @@ function budgets(view, state) {
   for (const slider of form.querySelectorAll("[data-slide]")) {
     const name = slider.dataset.slide;
     const field = form.querySelector(`[data-limit="${name}"]`);
-    const [low, high] = extent([view.layers[0].costs[name].slice(0, view.layers[0].front)], true);
-    ranges[name] = (value) => STEPS * (Math.log(value / low) / Math.log((1.1 * high) / low));
+    const [least, most] = view.layers[0].reach[name];
+    const [low, high] = [least / 1.05, most * 1.1]; // from where nothing meets it to where everything does
+    ranges[name] = (value) => STEPS * (Math.log(value / low) / Math.log(high / low));
     const tell = () => slider.setAttribute("aria-valuetext", field.value ? `${field.value}${NAMES[name][1]}` : "no limit");
     const level = () => {
       slider.value = field.value ? Math.max(0, Math.min(STEPS - 1, ranges[name](Number(field.value)))) : STEPS;
       tell();
     };
     slider.addEventListener("input", () => {
-      const value = low * ((1.1 * high) / low) ** (slider.value / STEPS);
+      const value = low * (high / low) ** (slider.value / STEPS);
       field.value = Number(slider.value) >= STEPS ? "" : Number(value.toPrecision(4));
       tell();
       view.place();
