@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fn3hw.cli.console import Console, Ticker
-from fn3hw.errors import Fn3hwError, InputError, ProfileError, RunError, UnknownName
+from fn3hw.errors import InputError, ProfileError, RunError, UnknownName
 
 if TYPE_CHECKING:
     from fn3hw.client import Client, Job, ProfileInfo, RunInfo, SearchInfo
@@ -135,20 +135,6 @@ def say_left(client: Client, jobs: list[Job], console: Console) -> None:
             f"Job {job.id} goes on at the server. To see: fn3hw job watch {job.id} --server {client.url}; "
             f"to stop it: fn3hw job cancel {job.id} --server {client.url}"
         )
-
-
-def ended_in(client: Client, job: Job, error: Fn3hwError) -> dict[str, Any] | None:
-    """The document of a job that failed, if it made one in spite of that."""
-    found = client.job(job)
-    if found.result is not None:
-        return dict(found.result)
-    if found.kind != "profile" or error.exit_status != 5:
-        return None
-    try:
-        made = client.profile_of(found)
-    except UnknownName:
-        return None
-    return {name: value for name, value in made.summary.items() if name != "error"}
 
 
 def _device_of(profile: Path) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fn3hw.cli.connecting import connected, ended_in, followed
+from fn3hw.cli.connecting import connected, followed
 from fn3hw.cli.console import Console, duration
 from fn3hw.cli.options import AsJson, TheServer
 from fn3hw.errors import Fn3hwError
@@ -57,10 +57,10 @@ def watch(name: JobId, server: TheServer, as_json: AsJson = False) -> None:
         try:
             ended = followed(client, found, console, found.kind)
         except Fn3hwError as error:
-            document = ended_in(client, found, error)
-            if document is None:
+            failed = client.job(name)
+            if failed.result is None:
                 raise
-            console.result(document, _line(client.job(name)), error=error)
+            console.result(failed.result, _line(failed), error=error)
             return
     console.result(ended.result or {}, _line(ended))
 

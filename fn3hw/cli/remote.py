@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from fn3hw.cli.connecting import (
     connected,
-    ended_in,
     followed,
     profile_of,
     run_of,
@@ -129,7 +128,7 @@ def export(
     with connected(server) as client:
         place = _search_id(client, console, run, profile, search)
         job, error = followed_or_error(client, client.export(place, wait=False, **{**given, **options}), console)
-        result = job.result if error is None else ended_in(client, job, error)
+        result = job.result
         if FILE in client.files(job):
             client.fetch(job, FILE, output)
         if error is not None and result is None:
@@ -167,7 +166,7 @@ def _measured(
     client: Client, ended: tuple[Job, Fn3hwError | None], output: Path | None
 ) -> tuple[dict[str, Any], Fn3hwError | None]:
     job, error = ended
-    document = job.result if error is None else ended_in(client, job, error)
+    document = job.result
     if document is None:
         assert error is not None
         raise error

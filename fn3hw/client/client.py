@@ -276,17 +276,14 @@ class Client(Server):
         Raises:
             UnknownName: it made none.
         """
-        files = self.files(job)
-        if (file := files.get("profile.json")) is not None:
-            for profile in self.profiles():
-                if profile.sha256 == file.sha256:
-                    return profile
-        raise UnknownName("profile", f"that of {job.id}", ())
+        if job.made is None:
+            raise UnknownName("profile", f"that of {job.id}", ())
+        return self.profile_info(job.made)
 
     def _trained(self, job: Job) -> RunInfo:
-        if job.run_id is None:
+        if job.made is None:
             raise foreign(self.url, "a training has no run")
-        return self.run(job.run_id)
+        return self.run(job.made)
 
     def _ask(self, path: str, body: Mapping[str, Any]) -> Job:
         """Ask for a job: however often the request has to be sent, it is one job."""

@@ -32,7 +32,8 @@ class Progress(Told):
 class Job(Told):
     """A verb that a server was asked for.
 
-    ``result`` is the document of the verb, as in the shell; ``error`` the body of what it ended in.
+    ``result`` is the document of the verb, as in the shell; ``error`` the body of what it ended in; ``made`` the id of
+    the run, profile or search that it ended in.
     """
 
     id: str
@@ -46,6 +47,7 @@ class Job(Told):
     progress: Progress | None = None
     result: dict[str, Any] | None = Field(None, repr=False)
     error: dict[str, Any] | None = None
+    made: str | None = None
     created_at: datetime
     started_at: datetime | None = None
     finished_at: datetime | None = None

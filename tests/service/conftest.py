@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -71,7 +72,7 @@ def postgres() -> Iterator[str]:
         wait_for(lambda: answers(url), 30)
         yield url
     finally:
-        server.terminate()
+        server.send_signal(signal.SIGINT)  # it does not wait for those who are connected
         server.wait(30)
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -21,6 +21,7 @@ from dbos._error import DBOSException  # its public name is no module
 from sqlalchemy import make_url, select
 
 from fn3hw.errors import InputError
+from fn3hw.service import catalog
 from fn3hw.service.database import Database, translated
 from fn3hw.service.jobs.desk import COMPUTING, DEVICES, Desk
 from fn3hw.service.jobs.workshop import Parked, Workshop
@@ -71,11 +72,11 @@ class Flow:
         settings: of the process.
         database: has the rows.
         storage: has the files.
-        devices: a worker of its own takes jobs of these devices alone; of all others, by default.
+        devices: jobs of these devices alone are taken, and by this process alone; by default those of all others.
         takes_jobs: whether this process does jobs at all.
 
     Raises:
-        InputError: a process of the same name is at work.
+        InputError: a process of the same name is at work, or there is no such device.
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class Flow:
         """Begin to hand out and to take jobs; those that this process had begun before go on."""
         global _workshop
         self._sign_on()
+        self._claim_devices()
         _workshop = self._workshop
         url = make_url(self._database.url)
         own = f"worker:{self._settings.name}"
@@ -162,6 +164,12 @@ class Flow:
                     hint="Give this one another name with --name.",
                 )
             time.sleep(POLL_S)
+
+    def _claim_devices(self) -> None:
+        """From now on, jobs on its devices wait for this worker."""
+        with self._database.session() as session:
+            for name in self._devices:
+                catalog.device(session, name).worker = self._settings.name
 
     def _signed_on(self) -> bool:
         with self._database.session() as session:
