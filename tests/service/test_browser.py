@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -13,7 +13,10 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from fn3hw.cli import main as command_line
 from fn3hw.client import AtlasInfo, Client
+from fn3hw.errors import InfeasibleBudget
+from tests.conftest import TINY
 from tests.service.pages import test_browser as looking
 from tests.service.pages.test_browser import DRAWN, Tab, until
 from tests.service.running import Running, server_at
@@ -23,15 +26,25 @@ PATIENCE_S = 240
 """For one job: the machine may have other things to do."""
 NOTE = """() => {
   const now = document.getElementById("now");
-  const note = () => noted.push(now.querySelector(".progress-label")?.textContent + " " + now.querySelector("[data-progress]")?.textContent);
+  const text = (of) => now.querySelector(of)?.textContent ?? "";
+  const note = () => noted.push(`${text(".badge")} ${text(".progress-label")} ${text("[data-progress]")}`.trim());
   window.noted = [];
   new MutationObserver(note).observe(now, { childList: true });
   note();
 }"""
+ASKED = "([budget, limit]) => Number(new URLSearchParams(location.search).get(budget)) === limit"
 AT = """([x, y]) => {
   const chart = document.getElementById("chart").chart, box = chart.over.getBoundingClientRect();
   return [box.left + chart.valToPos(x, "x"), box.top + chart.valToPos(y, "y")];
 }"""
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny run, trained for so long that what is smaller is less accurate: budgets have different answers."""
+    folder = tmp_path_factory.mktemp("browser") / "run"
+    assert command_line.run(["train", "--recipe", "digits", "--output", str(folder), *TINY, "--set", "epochs=16"]) == 0
+    return folder
 
 
 @pytest.fixture
@@ -74,13 +87,14 @@ class Visitor:
         form = self.page.locator("details[open] form.ask")
         for name, value in values.items():
             field = form.locator(f"[name={name}]:not([type=hidden])")
-            if isinstance(value, bool):
-                field.set_checked(value)
-            else:
-                field.fill(str(value))
+            field.check() if value is True else field.fill(str(value))
 
-    def follow(self, kind: str) -> str:
+    def follow(self, kind: str, *, counts: bool = True) -> str:
         """Watch a job to its end, without ever loading its page again.
+
+        Args:
+            kind: of the job.
+            counts: whether it says how much of its work is done.
 
         Returns:
             its id.
@@ -88,13 +102,12 @@ class Visitor:
         self.page.wait_for_url(f"**/jobs/{kind}-*")
         self.page.evaluate(NOTE)
         over = ":is([data-state=succeeded], [data-state=failed], [data-state=cancelled])"
-        self.page.wait_for_selector(f"#now :is(progress, {over})")  # at first it only starts
+        self.page.wait_for_selector(f"#now :is({'progress' if counts else '.progress-label'}, {over})")
         self.look(f"{kind}-under-way")
         self.page.wait_for_selector(f"#now {over}")
         assert self.page.locator("#now [data-state=succeeded]").count(), self.page.inner_text("#now")
         noted = self.page.evaluate("() => window.noted")
-        print(kind, noted)
-        assert len(set(noted)) > 2, f"its progress does not move: {noted}"
+        assert len({text for text in noted if " of " in text or not counts}) > 1, f"its progress does not move: {noted}"
         self.look(f"{kind}-over")
         return str(urlsplit(self.page.url).path.rpartition("/")[2])
 
@@ -134,40 +147,57 @@ def see_profile(visitor: Visitor) -> None:
 def search(visitor: Visitor) -> str:
     visitor.look("run-without-search")
     visitor.page.locator("details[open]").get_by_text("More settings").click()
-    visitor.fill(evaluations=30, images=60, race=False)
+    visitor.fill(evaluations=30, images=60)
     visitor.press("Start search")
     return visitor.follow("search")
 
 
-def move_budget(visitor: Visitor, client: Client, atlas: AtlasInfo) -> None:
-    """Lower the budget for latency until nothing meets it; every answer is that of the API."""
+def open_front(visitor: Visitor) -> None:
     visitor.go("front of")
     until(visitor.page, DRAWN, seconds=PATIENCE_S)
     visitor.look("run-front")
-    visitor.page.get_by_role("slider", name="Latency (ms), at most").focus()
-    answers = []
-    while not answers or answers[-1] is not None:
-        visitor.page.keyboard.press("PageDown")
-        limit = float(visitor.page.locator("#limit-latency_ms").input_value())
-        until(visitor.page, "limit => new URLSearchParams(location.search).get('latency_ms') === limit", f"{limit:g}")
-        answers.append(visitor.answer())
-        cheapest = min(point.latency_ms_high for point in atlas.points)
-        assert answers[-1] == (client.lookup(atlas.id, latency_ms=limit).subnet if limit >= cheapest else None)
-        if len(answers) == 2:
-            visitor.look("run-budget")
-    visitor.look("run-refused")
-    assert len(set(answers)) > 2, answers
-    visitor.press("No budget")
-    visitor.page.wait_for_selector("#chosen h3:text('Most accurate')")
 
 
-def click_point(visitor: Visitor, atlas: AtlasInfo) -> str:
-    """Click a point in the middle of the front.
+def lower(visitor: Visitor, budget: str, ask: Callable[[float], str | None]) -> list[str | None]:
+    """Move the slider of a budget down until nothing meets it; every answer is that of the API.
 
     Returns:
-        its subnet.
+        the subnets; the last one is None.
     """
-    point = atlas.points[len(atlas.points) // 2]
+    visitor.page.locator(f"#slide-{budget}").focus()
+    answers: list[str | None] = []
+    while not answers or answers[-1] is not None:
+        visitor.page.keyboard.press("PageDown")
+        limit = float(visitor.page.locator(f"#limit-{budget}").input_value())
+        until(visitor.page, ASKED, [budget, limit], seconds=PATIENCE_S)
+        answers.append(visitor.answer())
+        assert answers[-1] == ask(limit)
+        if len(answers) == 2:
+            visitor.look(f"run-{budget}")
+    visitor.look(f"run-{budget}-refused")
+    visitor.press("No budget")
+    visitor.page.wait_for_selector("#chosen h3:text('Most accurate')")
+    return answers
+
+
+def move_budgets(visitor: Visitor, client: Client, atlas: AtlasInfo) -> None:
+    def ask(**budget: float) -> str | None:
+        try:
+            return client.lookup(atlas.id, **budget).subnet  # type: ignore[arg-type]
+        except InfeasibleBudget:
+            return None
+
+    lower(visitor, "latency_ms", lambda limit: ask(latency_ms=limit))
+    answers = lower(visitor, "size_mib", lambda limit: ask(size_mib=limit))
+    assert len(set(answers)) > 2, f"the answer does not follow the budget: {answers}"
+
+
+def click_point(visitor: Visitor, atlas: AtlasInfo) -> None:
+    """Click a point in the middle of the front, the one with the most room around it."""
+    accuracies = sorted(point.accuracy for point in atlas.points)
+    rooms = {b: min(b - a, c - b) for a, b, c in zip(accuracies, accuracies[1:], accuracies[2:], strict=False)}
+    wanted = max(rooms, key=lambda accuracy: rooms[accuracy])
+    point = next(point for point in atlas.points if point.accuracy == wanted)
     at = visitor.page.evaluate(AT, [point.latency_ms, point.accuracy])
     visitor.page.mouse.move(*at)
     assert visitor.page.locator(".mark.tip").inner_text().startswith(f"{point.accuracy:.2f} %")
@@ -175,7 +205,6 @@ def click_point(visitor: Visitor, atlas: AtlasInfo) -> str:
     visitor.page.wait_for_selector("#chosen h3:text('Chosen point')")
     assert visitor.answer() == point.subnet
     visitor.look("run-chosen")
-    return point.subnet
 
 
 def download(page: Any, name: str, path: Path) -> str:
@@ -199,10 +228,10 @@ def runs(path: Path) -> bool:
 
 
 def test_from_a_pushed_run_to_a_file_in_a_browser(
-    server: Running, made: Path, browser: Any, pictures: Path, kind: str, tmp_path: Path
+    server: Running, trained: Path, browser: Any, pictures: Path, kind: str, tmp_path: Path
 ) -> None:
     client = server.client()
-    client.push(made, "tiny")
+    client.push(trained, "tiny")
     tab = Tab(browser, server.url, viewport={"width": 1280, "height": 900}, color_scheme="light")
     visitor = Visitor(tab, pictures / f"service-{kind}")
     page = visitor.page
@@ -211,18 +240,18 @@ def test_from_a_pushed_run_to_a_file_in_a_browser(
     profile(visitor)
     see_profile(visitor)
     atlas = client.atlas(search(visitor))
-    move_budget(visitor, client, atlas)
-    subnet = click_point(visitor, atlas)
+    open_front(visitor)
+    move_budgets(visitor, client, atlas)
+    click_point(visitor, atlas)
 
     visitor.press("Export and measure")
-    export = client.job(visitor.follow("export"))
-    assert export.result is not None and export.result["subnet"] == subnet
+    export = client.job(visitor.follow("export", counts=False))
     digest = client.files(export)["model.onnx"].sha256
     assert download(page, "model.onnx", tmp_path / "model.onnx") == digest and runs(tmp_path / "model.onnx")
 
-    visitor.go("front")
+    visitor.go("its subnet on the front")
     page.wait_for_selector("#chosen :text('Measured:')")
-    assert visitor.answer() == subnet
+    assert export.result is not None and visitor.answer() == export.result["subnet"]
     assert download(page, "Download model.onnx", tmp_path / "again.onnx") == digest
     until(page, DRAWN)
     visitor.look("run-exported")

@@ -77,11 +77,18 @@ class Answer:
 
 
 @router.get("/searches/{search_id}")
-def show_search(viewer: Viewer, parts: PartsOf, search_id: Id) -> Response:
-    """A search is shown with its run."""
+def show_search(
+    viewer: Viewer,
+    parts: PartsOf,
+    kept: KeptOf,
+    search_id: Id,
+    subnet: Annotated[str | None, Query(max_length=20_000)] = None,
+) -> Response:
+    """A search is shown with its run, and there with one of its subnets."""
     with parts.database.session() as session:
         search = catalog.search(session, search_id)
-    return RedirectResponse(f"/runs/{search.run_id}?search={search.id}", status_code=303)
+    point = "" if subnet is None else f"&point={_number_of(_atlas(parts, kept, search), subnet)}"
+    return RedirectResponse(f"/runs/{search.run_id}?search={search.id}{point}", status_code=303)
 
 
 @router.get("/searches/{search_id}/points.json")
@@ -175,6 +182,14 @@ def _atlas(parts: Parts, kept: Kept, search: Search) -> Atlas:
         with kept.making("atlas"):
             found = parts.atlases.open(search.id)
     return found.atlas
+
+
+def _number_of(atlas: Atlas, subnet: str) -> int:
+    """The place of a subnet in the columns."""
+    for number, point in enumerate((*atlas.points, *atlas.dominated)):
+        if point.subnet.id == subnet:
+            return number
+    raise NotFound(f"The search has no subnet {subnet[:80]!r}.")
 
 
 def _limits_of(atlas: Atlas, point: Point) -> dict[str, float]:

@@ -112,7 +112,7 @@ class View {
           y: { auto: false, min: y[0], max: y[1], range: (_, min, max) => [min ?? y[0], max ?? y[1]] },
         },
         axes: [
-          axis(label, { space: 44, size: 30, ...(this.log ? logAxis : { values: (_, ticks) => ticks.map(short) }) }),
+          axis(label, { space: 64, size: 30, ...(this.log ? logAxis : { values: (_, ticks) => ticks.map(short) }) }),
           axis("Accuracy (%)", { size: 52, values: (_, ticks) => ticks.map(short) }),
         ],
         series,
