@@ -26,6 +26,8 @@ from fn3hw.service.settings import Settings
 from fn3hw.service.storage import Storage
 
 KINDS = ("sqlite", "postgresql")
+SLOWLY = ("sqlite", pytest.param("postgresql", marks=pytest.mark.slow))
+"""Kinds for tests that start servers: CI runs those on PostgreSQL, too, after the default suite."""
 
 
 class Hands:

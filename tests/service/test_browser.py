@@ -17,6 +17,7 @@ from fn3hw.cli import main as command_line
 from fn3hw.client import AtlasInfo, Client
 from fn3hw.errors import InfeasibleBudget
 from tests.conftest import TINY
+from tests.service.conftest import SLOWLY
 from tests.service.pages import test_browser as looking
 from tests.service.pages.test_browser import DRAWN, Tab, until
 from tests.service.running import Running, server_at
@@ -45,6 +46,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("browser") / "run"
     assert command_line.run(["train", "--recipe", "digits", "--output", str(folder), *TINY, "--set", "epochs=16"]) == 0
     return folder
+
+
+@pytest.fixture(params=SLOWLY)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 @pytest.fixture

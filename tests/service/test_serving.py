@@ -14,8 +14,13 @@ import pytest
 
 from fn3hw.client import Client, Job
 from fn3hw.errors import InfeasibleBudget, InputError
-from tests.service.conftest import wait_for
+from tests.service.conftest import SLOWLY, wait_for
 from tests.service.running import Running, server_at
+
+
+@pytest.fixture(params=SLOWLY)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 @pytest.fixture

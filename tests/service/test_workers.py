@@ -18,6 +18,7 @@ from tests.service.running import Running, server_at
 from tests.service.test_serving import progressing
 
 N = 3
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
