@@ -13,8 +13,8 @@ import pytest
 from fn3hw.client import Client, Job
 from fn3hw.profiler import Profile
 from tests.cli.conftest import check_error
-from tests.conftest import TINY
 from tests.client.serving import Ending, Served, served
+from tests.conftest import TINY
 
 TRAINED = ("run.toml", "supernet.onnx", "supernet.safetensors", "space.json", "history.jsonl")
 NOISY = {"code": "noisy", "message": "The clock was busy.", "hint": "Close programs.", "exit_status": 5}
