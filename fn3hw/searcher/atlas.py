@@ -44,6 +44,7 @@ _COLUMNS: Final = (
     "evaluated_accuracy",
 )
 _COSTS: Final = _COLUMNS[:5]
+_NO_BUDGET: Final = Budget()
 _RELATIVE: Final = {name: name.replace("latency_ms", "relative_cost") for name in _COLUMNS[:3]}
 """What documents call the cost on an emulated device."""
 
@@ -100,7 +101,7 @@ class Point:
     size_mib: float
     accuracy: float
     evaluated_accuracy: float
-    budget: Budget = field(default_factory=Budget, compare=False)
+    budget: Budget = field(default=_NO_BUDGET, compare=False)
     _atlas: Atlas | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -153,8 +154,8 @@ class Atlas:
     def __init__(self, points: Iterable[Point], provenance: Provenance, *, exporter: Exporter | None = None) -> None:
         self.provenance = provenance
         self.exporter = exporter
-        every = [replace(p, _atlas=self) for p in points]
-        every.sort(key=lambda p: (p.latency_ms, -p.accuracy, p.subnet.id))
+        every = [_owned(p, self) for p in points]
+        every.sort(key=lambda p: (p.latency_ms, -p.accuracy, p.subnet.kept))
         if not every:
             raise RunError("No subnet was evaluated yet.", hint="Run: fn3hw search RUN --profile F")
         table = np.array([[getattr(p, name) for name in _COLUMNS] for p in every], dtype=np.float64)
@@ -323,6 +324,12 @@ class Atlas:
             best=best,
             hint=f"Ask for {name} of at least {_round_up(best):g}, or nest the network with more levels.",
         )
+
+
+def _owned(point: Point, atlas: Atlas) -> Point:
+    """A copy that knows its atlas; `replace` would take most of the time in which an atlas is made."""
+    values: dict[str, Any] = {name: getattr(point, name) for name in _COLUMNS}
+    return Point(subnet=point.subnet, budget=point.budget, _atlas=atlas, **values)
 
 
 def _removed(subnets: Sequence[Subnet], space: SearchSpace) -> FloatArray:
