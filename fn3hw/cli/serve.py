@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import ipaddress
 import logging
 import os
@@ -116,6 +117,8 @@ def _run(server: Server, host: str, port: int, console: Console) -> None:
     console.say(f"fn3hw serves at {address}")
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)  # raised once more by uvicorn when it has stopped
+    gc.collect()
+    gc.freeze()  # what was imported stays: looking through it again and again would make requests wait
     running.run(sockets=[socket])
     os._exit(0)  # as in `worker`
 

@@ -82,7 +82,7 @@ class Atlases:
             return self.known(search_id) or self._read(search_id)
 
     def _read(self, search_id: str) -> OpenAtlas:
-        with self._database.session() as session:
+        with self._database.reading() as session:
             search = catalog.search(session, search_id)
             gates = catalog.network(session, catalog.run(session, search.run_id).network_id).gates
         space = SearchSpace.from_json(gates)

@@ -10,7 +10,7 @@ from typing import Any
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
-from sqlalchemy import Engine, create_engine, event, make_url, text
+from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -19,6 +19,7 @@ from fn3hw.service.errors import Unavailable
 from fn3hw.space.files import only_writer
 
 BUSY_S = 30
+_READS = {"fn3hw_reads": True}
 _LOCK = 0x666E336877
 """Key of the advisory lock under which PostgreSQL is migrated."""
 
@@ -38,6 +39,7 @@ class Database:
         self.url = url
         self.engine = _engine(url)
         self._sessions = sessionmaker(self.engine, expire_on_commit=False)
+        self._readers = sessionmaker(self.engine.execution_options(**_READS), expire_on_commit=False)
         self._migrate()
 
     @property
@@ -55,9 +57,19 @@ class Database:
         with translated(), self._sessions.begin() as session:
             yield session
 
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """A transaction that only reads: in a SQLite file it waits for no writer.
+
+        Raises:
+            Unavailable: as `session`.
+        """
+        with translated(), self._readers.begin() as session:
+            yield session
+
     def check(self) -> None:
         """Raise `Unavailable` unless the database answers."""
-        with self.session() as session:
+        with self.reading() as session:
             session.execute(text("SELECT 1"))
 
     def close(self) -> None:
@@ -94,7 +106,7 @@ def _engine(url: str) -> Engine:
         if parsed.get_backend_name() == "sqlite":
             engine = create_engine(parsed, connect_args={"timeout": BUSY_S})
             event.listen(engine, "connect", _prepare_sqlite)
-            event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+            event.listen(engine, "begin", _begin)
             return engine
         if parsed.get_backend_name() != "postgresql":
             raise InputError(f"A {parsed.get_backend_name()} database is not supported.", hint=_ADDRESSES)
@@ -112,8 +124,14 @@ def _engine(url: str) -> Engine:
 _ADDRESSES = "Such as sqlite:///file.sqlite or postgresql://user:password@host/name"
 
 
+def _begin(connection: Connection) -> None:
+    """Whoever is going to write takes the lock at once: later, it might be refused instead of having to wait."""
+    reads = connection.get_execution_options().keys() >= _READS.keys()
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+
 def _prepare_sqlite(connection: Any, _: Any) -> None:
-    connection.isolation_level = None  # SQLAlchemy's own BEGIN, above, takes the lock for writing at once
+    connection.isolation_level = None  # `_begin` begins
     for setting in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {setting}")
 

@@ -11,7 +11,7 @@ import secrets
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from fn3hw.errors import InputError, UnknownName
 from fn3hw.service.database import Database
@@ -82,13 +82,14 @@ def holder_of(database: Database, text: str) -> Holder:
     """
     prefix, _, rest = text.partition("_")
     token_id, _, secret = rest.partition("_")
-    with database.session() as session:
+    with database.reading() as session:
         token = session.get(Token, token_id[:80]) if prefix == _PREFIX and secret else None
-        if token is None or not hmac.compare_digest(token.secret_sha256, digest(secret)) or not _is_valid(token):
-            raise _refused()
-        if token.used_at is None or now() - token.used_at > timedelta(minutes=1):
-            token.used_at = now()
-        return Holder(token.id, token.scope, token.expires_at)
+    if token is None or not hmac.compare_digest(token.secret_sha256, digest(secret)) or not _is_valid(token):
+        raise _refused()
+    if token.used_at is None or now() - token.used_at > timedelta(minutes=1):
+        with database.session() as session:
+            session.execute(update(Token).where(Token.id == token.id).values(used_at=now()))
+    return Holder(token.id, token.scope, token.expires_at)
 
 
 def log_in(database: Database, text: str) -> tuple[str, datetime]:
@@ -111,7 +112,7 @@ def holder_of_cookie(database: Database, cookie: str) -> Holder:
     Raises:
         Unauthorized: it is not logged in, or its token is no longer valid.
     """
-    with database.session() as session:
+    with database.reading() as session:
         login = session.get(Login, digest(cookie))
         token = session.get(Token, login.token_id) if login is not None and login.expires_at > now() else None
         if token is None or not _is_valid(token):
@@ -142,7 +143,7 @@ def revoke(database: Database, name: str) -> None:
 
 def listed(database: Database) -> list[Token]:
     """All tokens, the oldest first."""
-    with database.session() as session:
+    with database.reading() as session:
         return list(session.scalars(select(Token).order_by(Token.created_at)))
 
 

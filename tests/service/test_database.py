@@ -65,6 +65,10 @@ def test_a_locked_database_is_unavailable_for_a_while(tmp_path: Path, monkeypatc
         with pytest.raises(Unavailable, match="OperationalError"), opened.session() as session:
             session.add(Device(name="a", command="b", created_at=now()))
         other.execute("ROLLBACK")
+        other.execute("BEGIN IMMEDIATE")
+        with opened.reading() as session:
+            assert session.get(Device, "a") is None, "who reads waits for no writer"
+        other.execute("ROLLBACK")
     with opened.session() as session:
         assert session.get(Device, "a") is None
 

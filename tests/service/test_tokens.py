@@ -17,7 +17,7 @@ def test_a_token_says_who_holds_it_and_is_kept_as_its_digest(database: Database)
     text = tokens.create(database, "mine", "submit", days=1)
     holder = tokens.holder_of(database, text)
     assert holder.scope == "submit" and holder.expires_at is not None
-    secret = text.rpartition("_")[2]
+    secret = text.split("_", 2)[2]
     with database.session() as session:
         row = session.scalars(select(Token)).one()
         kept = [str(getattr(row, column.key)) for column in Token.__table__.columns]

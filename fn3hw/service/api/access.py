@@ -71,7 +71,7 @@ def me(holder: Reader) -> Me:
 @router.get("/tokens")
 def list_tokens(_: Admin, parts: PartsOf, limit: Limit = 50, after: After = None) -> Page[TokenModel]:
     """All tokens, the newest first."""
-    with parts.database.session() as session:
+    with parts.database.reading() as session:
         return paged(session, select(Token), [Token.created_at, Token.id], limit, after, _token)
 
 
@@ -92,7 +92,7 @@ def revoke_token(name: str, _: Admin, parts: PartsOf) -> Response:
 @router.get("/audit")
 def read_audit(_: Admin, parts: PartsOf, limit: Limit = 50, after: After = None) -> Page[EntryModel]:
     """Who changed what, the last first."""
-    with parts.database.session() as session:
+    with parts.database.reading() as session:
         return paged(session, select(Entry), [Entry.number], limit, after, EntryModel.model_validate)
 
 

@@ -104,7 +104,7 @@ class Metrics:
 
     def text(self) -> bytes:
         """All of it, in the text format."""
-        with self._parts.database.session() as session:
+        with self._parts.database.reading() as session:
             rows = session.execute(select(Job.state, func.count()).group_by(Job.state))
             found: dict[str, int] = {state: count for state, count in rows}
         for state in STATES:

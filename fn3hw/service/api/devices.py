@@ -72,21 +72,21 @@ class WorkerModel(Model):
 @router.get("/devices")
 def list_devices(_: Reader, parts: PartsOf, limit: Limit = 50, after: After = None) -> Page[DeviceModel]:
     """All devices, by descending name."""
-    with parts.database.session() as session:
+    with parts.database.reading() as session:
         return paged(session, select(Device), [Device.name], limit, after, DeviceModel.model_validate)
 
 
 @router.get("/devices/{name}")
 def read_device(name: Id, _: Reader, parts: PartsOf) -> DeviceModel:
     """One device."""
-    with parts.database.session() as session:
+    with parts.database.reading() as session:
         return DeviceModel.model_validate(catalog.device(session, name))
 
 
 @router.get("/devices/{name}/command")
 def read_command(name: Id, _: Admin, parts: PartsOf) -> Command:
     """The command that reaches it."""
-    with parts.database.session() as session:
+    with parts.database.reading() as session:
         return Command(command=catalog.device(session, name).command)
 
 
@@ -133,7 +133,7 @@ def check_device(
 @router.get("/workers")
 def list_workers(_: Reader, parts: PartsOf, limit: Limit = 50, after: After = None) -> Page[WorkerModel]:
     """The processes that take jobs, and when they were last seen."""
-    with parts.database.session() as session:
+    with parts.database.reading() as session:
         return paged(session, select(Worker), [Worker.name], limit, after, _worker)
 
 

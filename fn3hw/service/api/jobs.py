@@ -164,21 +164,21 @@ def list_jobs(
     for column, value in ((Job.kind, kind), (Job.state, state), (Job.device, device), (Job.run_id, run)):
         if value is not None:
             query = query.where(column == _text(value))
-    with parts.database.session() as session:
+    with parts.database.reading() as session:
         return paged(session, query, [Job.created_at, Job.id], limit, after, model_of)
 
 
 @router.get("/jobs/{job_id}")
 def read_job(job_id: Id, _: Reader, parts: PartsOf) -> JobModel:
     """One job."""
-    with parts.database.session() as session:
+    with parts.database.reading() as session:
         return model_of(catalog.job(session, job_id))
 
 
 @router.get("/jobs/{job_id}/files")
 def list_files(job_id: Id, _: Reader, parts: PartsOf) -> list[JobFileModel]:
     """What a job ended in."""
-    with parts.database.session() as session:
+    with parts.database.reading() as session:
         catalog.job(session, job_id)
         rows = session.execute(
             select(JobFile, File).join(File, File.sha256 == JobFile.sha256).where(JobFile.job_id == job_id)
@@ -192,7 +192,7 @@ def list_files(job_id: Id, _: Reader, parts: PartsOf) -> list[JobFileModel]:
 @router.get("/jobs/{job_id}/log", response_class=PlainTextResponse)
 def read_log(job_id: Id, _: Reader, parts: PartsOf) -> PlainTextResponse:
     """The last lines that a job said."""
-    with parts.database.session() as session:
+    with parts.database.reading() as session:
         return PlainTextResponse(catalog.job(session, job_id).log)
 
 
@@ -252,7 +252,7 @@ class Watcher:
         return await asyncio.shield(task)
 
     def _read(self, job_id: str) -> JobModel:
-        with self._parts.database.session() as session:
+        with self._parts.database.reading() as session:
             return model_of(catalog.job(session, job_id))
 
 

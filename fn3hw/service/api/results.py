@@ -118,7 +118,7 @@ class AtlasModel(Model):
 @router.get("/networks")
 def list_networks(_: Reader, parts: PartsOf, limit: Limit = 50, after: After = None) -> Page[NetworkModel]:
     """Networks, the newest first."""
-    with parts.database.session() as session:
+    with parts.database.reading() as session:
         return paged(
             session, select(Network), [Network.created_at, Network.id], limit, after, NetworkModel.model_validate
         )
@@ -127,7 +127,7 @@ def list_networks(_: Reader, parts: PartsOf, limit: Limit = 50, after: After = N
 @router.get("/networks/{network_id}")
 def read_network(network_id: Id, _: Reader, parts: PartsOf) -> NetworkModel:
     """One network."""
-    with parts.database.session() as session:
+    with parts.database.reading() as session:
         return NetworkModel.model_validate(catalog.network(session, network_id))
 
 
@@ -139,7 +139,7 @@ def list_runs(
     query = select(Run)
     if network is not None:
         query = query.where(Run.network_id == network.replace("\x00", ""))
-    with parts.database.session() as session:
+    with parts.database.reading() as session:
         return paged(session, query, [Run.created_at, Run.id], limit, after, RunModel.model_validate)
 
 
@@ -163,7 +163,7 @@ async def add_run(
 @router.get("/runs/{run_id}")
 def read_run(run_id: Id, _: Reader, parts: PartsOf) -> RunDetails:
     """One run."""
-    with parts.database.session() as session:
+    with parts.database.reading() as session:
         row = catalog.run(session, run_id)
         files = {path.partition("/")[2]: sha256 for path, sha256 in catalog.run_files(session, row, "").items()}
         count = session.scalar(select(func.count()).select_from(Evaluation).where(Evaluation.run_id == row.id)) or 0
@@ -184,7 +184,7 @@ def list_profiles(
     for column, value in ((Profile.device, device), (Profile.architecture, architecture)):
         if value is not None:
             query = query.where(column == value.replace("\x00", ""))
-    with parts.database.session() as session:
+    with parts.database.reading() as session:
         return paged(session, query, [Profile.created_at, Profile.id], limit, after, ProfileModel.model_validate)
 
 
@@ -214,7 +214,7 @@ async def add_profile(
 @router.get("/profiles/{profile_id}")
 def read_profile(profile_id: Id, _: Reader, parts: PartsOf) -> ProfileModel:
     """One profile."""
-    with parts.database.session() as session:
+    with parts.database.reading() as session:
         return ProfileModel.model_validate(catalog.profile(session, profile_id))
 
 
@@ -232,14 +232,14 @@ def list_searches(
     for column, value in ((Search.run_id, run), (Search.device, device)):
         if value is not None:
             query = query.where(column == value.replace("\x00", ""))
-    with parts.database.session() as session:
+    with parts.database.reading() as session:
         return paged(session, query, [Search.created_at, Search.id], limit, after, SearchModel.model_validate)
 
 
 @router.get("/searches/{search_id}")
 def read_search(search_id: Id, _: Reader, parts: PartsOf) -> SearchModel:
     """One search."""
-    with parts.database.session() as session:
+    with parts.database.reading() as session:
         return SearchModel.model_validate(catalog.search(session, search_id))
 
 
@@ -310,7 +310,7 @@ def read_artifact(
     name: Annotated[str | None, Query(max_length=120, pattern=r"^[A-Za-z0-9._-]+$")] = None,
 ) -> Response:
     """The content of a file, or a range of it; it is what its digest says for ever."""
-    with parts.database.session() as session:
+    with parts.database.reading() as session:
         file: File = catalog.file(session, sha256)
     headers = {
         "Accept-Ranges": "bytes",

@@ -35,7 +35,7 @@ from fn3hw.service.tokens import Holder
 
 PREFIX = "/v1"
 COOKIE = "fn3hw_login"
-KNOWN_S = 5.0
+KNOWN_S, RENEWAL_S = 5.0, 1.0
 MOST_KNOWN = 4096
 Item = TypeVar("Item")
 Row = TypeVar("Row")
@@ -76,8 +76,15 @@ class KnownHolders:
 
     def recall(self, kind: str, secret: str) -> Holder | None:
         """The holder, if it was asked for lately."""
-        found = self._known.get(f"{kind}:{tokens.digest(secret)}")
-        return found[0] if found is not None and found[1] > time.monotonic() else None
+        key = f"{kind}:{tokens.digest(secret)}"
+        found = self._known.get(key)
+        if found is None:
+            return None
+        if found[1] > time.monotonic():
+            return found[0]
+        with self._lock:  # one request asks anew; others need not wait for it
+            self._known[key] = found[0], time.monotonic() + RENEWAL_S
+        return None
 
     def find(self, kind: str, secret: str) -> Holder:
         """The holder of a ``"token"`` or a ``"cookie"``.
@@ -86,7 +93,12 @@ class KnownHolders:
             Unauthorized: there is none.
         """
         find = tokens.holder_of if kind == "token" else tokens.holder_of_cookie
-        holder = find(self._database, secret)
+        try:
+            holder = find(self._database, secret)
+        except Unauthorized:
+            with self._lock:
+                self._known.pop(f"{kind}:{tokens.digest(secret)}", None)
+            raise
         with self._lock:
             self._known[f"{kind}:{tokens.digest(secret)}"] = holder, time.monotonic() + KNOWN_S
             while len(self._known) > MOST_KNOWN:

@@ -150,7 +150,7 @@ class Desk:
 
     def put_open_jobs(self) -> None:
         """Hand out once more what is queued: a kill between the row and the queue has lost nothing."""
-        with self._database.session() as session:
+        with self._database.reading() as session:
             waiting = list(session.scalars(select(Job).where(Job.state == "queued")))
         for job in waiting:
             self._queues.put(job.id, job.attempt, job.queue, job.device)
@@ -181,7 +181,7 @@ class Desk:
 
     def is_cancelled(self, job_id: str) -> bool:
         """Whether a job is to stop."""
-        with self._database.session() as session:
+        with self._database.reading() as session:
             return bool(session.scalar(select(Job.cancel).where(Job.id == job_id)))
 
 

@@ -78,7 +78,7 @@ class Workshop:
         error, rows = brought["error"], None
         if brought["state"] != "cancelled" and (error is None or files):
             outcome = Outcome(document=brought["document"] or {}, files=files)
-            with self.database.session() as session:
+            with self.database.reading() as session:
                 parameters = parameters_of(catalog.job(session, job_id))
             try:
                 rows = parameters.finish(self.storage, outcome)
@@ -104,7 +104,7 @@ class Workshop:
 
     def _performed(self, job: Job, before: str | None) -> dict[str, Any]:
         folder = self.settings.jobs / job.id
-        with self.database.session() as session:
+        with self.database.reading() as session:
             parameters = parameters_of(job)
             work = parameters.work(session)
         reporter = _Reporter(self.desk, job.id, folder)
@@ -159,7 +159,7 @@ class Workshop:
                 self.storage.copy(sha256, folder / path)
             texts = dict(work.texts)
             if work.archive_of is not None:
-                with self.database.session() as session:
+                with self.database.reading() as session:
                     texts[f"{RUN}/archive.jsonl"] = catalog.archive_of(session, work.archive_of)
             for path, text in texts.items():
                 write_text(folder / path, text)

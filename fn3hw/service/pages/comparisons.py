@@ -31,7 +31,7 @@ _COLUMNS = ("evaluations", "seconds", "mean", "low", "high")
 @router.get("/comparisons")
 def list_comparisons(request: Request, viewer: Viewer, parts: PartsOf, after: After = None) -> Response:
     """Jobs that compare, the newest first."""
-    with parts.database.session() as session:
+    with parts.database.reading() as session:
         rows: dict[str, Job] = {}
 
         def noted(job: Job) -> str:
@@ -55,7 +55,7 @@ def list_comparisons(request: Request, viewer: Viewer, parts: PartsOf, after: Af
 @router.get("/comparisons/{job_id}")
 def show_comparison(request: Request, viewer: Viewer, parts: PartsOf, kept: KeptOf, job_id: Id) -> Response:
     """One report."""
-    with parts.database.session() as session:
+    with parts.database.reading() as session:
         job, files = _found(session, job_id)
         run = session.get(Run, job.run_id) if job.run_id else None
         profile = session.get(Profile, str(job.parameters.get("profile")))
@@ -66,7 +66,7 @@ def show_comparison(request: Request, viewer: Viewer, parts: PartsOf, kept: Kept
 @router.get("/comparisons/{job_id}/curves.json")
 def read_curves(request: Request, viewer: Viewer, parts: PartsOf, kept: KeptOf, job_id: Id) -> Response:
     """Hypervolume on the way and accuracy at the budgets, as columns per method."""
-    with parts.database.session() as session:
+    with parts.database.reading() as session:
         _, files = _found(session, job_id)
     if not {REPORT, CURVES} <= set(files):
         raise NotFound("The comparison has no report yet.")

@@ -29,7 +29,7 @@ def list_devices(
     request: Request, viewer: Viewer, parts: PartsOf, added: Annotated[str, Query(max_length=64)] = ""
 ) -> Response:
     """All devices and workers."""
-    with parts.database.session() as session:
+    with parts.database.reading() as session:
         workers = list(session.scalars(select(Worker).order_by(Worker.name).limit(MOST_SHOWN)))
         return page(
             request,
@@ -59,7 +59,7 @@ def add_device(request: Request, viewer: Administrator, parts: PartsOf, form: Fo
 @router.get("/devices/{name}")
 def show_device(request: Request, viewer: Viewer, parts: PartsOf, name: Id) -> Response:
     """One device: its last check and its profiles."""
-    with parts.database.session() as session:
+    with parts.database.reading() as session:
         device = catalog.device(session, name)
         profiles = select(Profile).where(Profile.device == name).order_by(Profile.created_at.desc())
         jobs = select(Job).where(Job.device == name).order_by(Job.created_at.desc())
@@ -79,7 +79,7 @@ def show_device(request: Request, viewer: Viewer, parts: PartsOf, name: Id) -> R
 @router.post("/devices/{name}/checks")
 def check_device(request: Request, viewer: Asker, parts: PartsOf, name: Id) -> Response:
     """Have a device checked now, whatever was found before."""
-    with parts.database.session() as session:
+    with parts.database.reading() as session:
         last = session.scalar(
             select(Job).where(Job.kind == "check", Job.device == name).order_by(Job.created_at.desc()).limit(1)
         )

@@ -46,7 +46,7 @@ def list_jobs(
     for name, value in asked.items():
         if value:
             query = query.where(columns[name] == value.replace("\x00", ""))
-    with parts.database.session() as session:
+    with parts.database.reading() as session:
         rows: dict[str, Job] = {}
         found = paged(session, query, [Job.created_at, Job.id], PER_PAGE, after, lambda job: _noted(rows, job))
         return page(
@@ -73,14 +73,14 @@ def ask_for_job(request: Request, viewer: Asker, parts: PartsOf, form: Form) -> 
 @router.get("/jobs/{job_id}")
 def show_job(request: Request, viewer: Viewer, parts: PartsOf, job_id: Id, before: bool = False) -> Response:
     """One job: how far it is, what it says, and what it ended in."""
-    with parts.database.session() as session:
+    with parts.database.reading() as session:
         return page(request, "job.html", viewer, **_values(session, job_id), before=before)
 
 
 @router.get("/jobs/{job_id}/now")
 def show_state(request: Request, viewer: Viewer, parts: PartsOf, job_id: Id) -> Response:
     """The part of a job's page that changes."""
-    with parts.database.session() as session:
+    with parts.database.reading() as session:
         return page(request, "job_now.html", viewer, **_values(session, job_id))
 
 
@@ -99,7 +99,7 @@ def retry_job(viewer: Asker, parts: PartsOf, job_id: Id) -> Response:
 @router.post("/jobs/{job_id}/repeat")
 def repeat_job(viewer: Asker, parts: PartsOf, job_id: Id) -> Response:
     """Ask for the work of a job that succeeded once more, as another job."""
-    with parts.database.session() as session:
+    with parts.database.reading() as session:
         before = catalog.job(session, job_id)
     job, _ = parts.desk.submit(once_more(parameters_of(before), before), token_id=viewer.token_id)
     return RedirectResponse(f"/jobs/{job.id}", status_code=303)

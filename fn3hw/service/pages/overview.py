@@ -19,7 +19,7 @@ RECENT = 8
 @router.get("/")
 def overview(request: Request, viewer: Viewer, parts: PartsOf) -> Response:
     """Recent jobs, runs and devices, and a form for each kind of job."""
-    with parts.database.session() as session:
+    with parts.database.reading() as session:
         jobs = list(session.scalars(select(Job).order_by(Job.created_at.desc(), Job.id.desc()).limit(RECENT)))
         searches = select(Search.run_id, func.count().label("n")).group_by(Search.run_id).subquery()
         runs = session.execute(

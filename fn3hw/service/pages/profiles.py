@@ -22,7 +22,7 @@ router = APIRouter()
 @router.get("/profiles/{profile_id}")
 def show_profile(request: Request, viewer: Viewer, parts: PartsOf, kept: KeptOf, profile_id: Id) -> Response:
     """One profile: verdict, reasons, noise and error; its curves come after it."""
-    with parts.database.session() as session:
+    with parts.database.reading() as session:
         profile = catalog.profile(session, profile_id)
         runs = select(Run).join(Network, Network.id == Run.network_id)
         runs = runs.where(Network.architecture == profile.architecture).order_by(Run.created_at.desc())
@@ -41,7 +41,7 @@ def show_profile(request: Request, viewer: Viewer, parts: PartsOf, kept: KeptOf,
 @router.get("/profiles/{profile_id}/curves")
 def show_curves(request: Request, viewer: Viewer, parts: PartsOf, kept: KeptOf, profile_id: Id) -> Response:
     """What each gate costs, as a table and as charts."""
-    with parts.database.session() as session:
+    with parts.database.reading() as session:
         profile = catalog.profile(session, profile_id)
     return page(request, "curves.html", viewer, profile=profile, curves=curves_of(parts, kept, profile))
 
@@ -49,7 +49,7 @@ def show_curves(request: Request, viewer: Viewer, parts: PartsOf, kept: KeptOf, 
 @router.get("/profiles/{profile_id}/curves.json")
 def read_curves(request: Request, viewer: Viewer, parts: PartsOf, kept: KeptOf, profile_id: Id) -> Response:
     """The curves as columns."""
-    with parts.database.session() as session:
+    with parts.database.reading() as session:
         profile = catalog.profile(session, profile_id)
     return packed(request, curves_of(parts, kept, profile).packed, tag=f"curves-1-{profile.sha256[:32]}")
 

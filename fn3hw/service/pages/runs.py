@@ -27,7 +27,7 @@ Chosen = Annotated[str | None, Query(max_length=80)]
 @router.get("/runs")
 def list_runs(request: Request, viewer: Viewer, parts: PartsOf, after: After = None) -> Response:
     """All runs, the newest first."""
-    with parts.database.session() as session:
+    with parts.database.reading() as session:
         found = paged(session, select(Run), [Run.created_at, Run.id], PER_PAGE, after, lambda run: run.id)
         rows = {run.id: run for run in session.scalars(select(Run).where(Run.id.in_(found.items)))}
         return page(request, "runs.html", viewer, runs=[rows[key] for key in found.items], next=found.next)
@@ -46,7 +46,7 @@ def show_run(
     point: Annotated[int | None, Query(ge=0, lt=10**7)] = None,
 ) -> Response:
     """A run: its searches, the front of one, and what answers a budget."""
-    with parts.database.session() as session:
+    with parts.database.reading() as session:
         run = catalog.run(session, run_id)
         network = catalog.network(session, run.network_id)
         found = choices(session, run)

@@ -85,7 +85,7 @@ def show_search(
     subnet: Annotated[str | None, Query(max_length=20_000)] = None,
 ) -> Response:
     """A search is shown with its run, and there with one of its subnets."""
-    with parts.database.session() as session:
+    with parts.database.reading() as session:
         search = catalog.search(session, search_id)
     point = "" if subnet is None else f"&point={_number_of(_atlas(parts, kept, search), subnet)}"
     return RedirectResponse(f"/runs/{search.run_id}?search={search.id}{point}", status_code=303)
@@ -94,7 +94,7 @@ def show_search(
 @router.get("/searches/{search_id}/points.json")
 def read_points(request: Request, viewer: Viewer, parts: PartsOf, kept: KeptOf, search_id: Id) -> Response:
     """All points as columns, those on the front first."""
-    with parts.database.session() as session:
+    with parts.database.reading() as session:
         search = catalog.search(session, search_id)
     return packed(request, columns_of(parts, kept, search).packed, tag=f"points-2-{search.atlas_sha256[:32]}")
 
@@ -110,7 +110,7 @@ def show_point(
     beside: Annotated[bool, Query()] = False,
 ) -> Response:
     """One point, by its place in the columns."""
-    with parts.database.session() as session:
+    with parts.database.reading() as session:
         search = catalog.search(session, search_id)
     return page(request, "point.html", viewer, answer=point_of(parts, kept, search, number), beside=beside)
 
@@ -118,7 +118,7 @@ def show_point(
 @router.get("/searches/{search_id}/lookup")
 def look_up(request: Request, viewer: Viewer, parts: PartsOf, kept: KeptOf, search_id: Id, asked: AskedOf) -> Response:
     """The most accurate point that meets all budgets."""
-    with parts.database.session() as session:
+    with parts.database.reading() as session:
         search = catalog.search(session, search_id)
     return page(request, "point.html", viewer, answer=answer_of(parts, kept, search, asked.limits), beside=False)
 
@@ -152,7 +152,7 @@ def answer_of(parts: Parts, kept: Kept, search: Search, limits: Mapping[str, flo
 def _answer(
     parts: Parts, search: Search, point: Point, number: int, on_front: bool, *, asked: bool, limits: Mapping[str, float]
 ) -> Answer:
-    with parts.database.session() as session:
+    with parts.database.reading() as session:
         network: Network = catalog.network(session, catalog.run(session, search.run_id).network_id)
         query = select(Job).where(Job.kind == "export", Job.run_id == search.run_id, Job.result.is_not(None))
         jobs = [

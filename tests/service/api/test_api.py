@@ -301,7 +301,8 @@ def test_a_database_that_is_gone(callers: Callers, parts: Parts, monkeypatch: py
             raise OperationalError("SELECT 1", {}, Exception("password=secret"))
 
     callers["read"].get("/v1/jobs")
-    monkeypatch.setattr(parts.database, "_sessions", Gone())
+    for name in ("_sessions", "_readers"):
+        monkeypatch.setattr(parts.database, name, Gone())
     answer = callers["read"].get("/v1/jobs")
     assert error_of(answer, 503, "database")["code"] == "unavailable" and "secret" not in answer.text
     error_of(callers["none"].get("/readyz"), 503, "database")
