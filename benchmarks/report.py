@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import time
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ from fn3hw.cli.console import plain
 from fn3hw.space.files import write_text
 
 PACKAGES = ("fn3hw", "torch", "torchvision", "onnx", "onnxruntime", "numpy", "scikit-learn")
+SERVICE = ("fastapi", "uvicorn", "sqlalchemy", "dbos")
 RESULTS = Path(__file__).parent / "results"
 
 
-def machine() -> dict[str, Any]:
+def machine(packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
     """The machine and the versions."""
     cpu = next(
         (line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")), platform.processor()
@@ -28,14 +30,14 @@ def machine() -> dict[str, Any]:
         "load": round(os.getloadavg()[0], 2),
         "system": platform.platform(),
         "python": platform.python_version(),
-        **{name: version(name) for name in PACKAGES},
+        **{name: version(name) for name in packages},
         "date": time.strftime("%Y-%m-%d"),
     }
 
 
-def report(name: str, figures: dict[str, Any]) -> None:
+def report(name: str, figures: dict[str, Any], *, packages: Sequence[str] = PACKAGES) -> None:
     """Print figures with the machine beside them, and keep them as ``results/NAME.json``."""
-    document = {"figures": plain(figures), "machine": machine()}
+    document = {"figures": plain(figures), "machine": machine(packages)}
     text = json.dumps(document, indent=1, sort_keys=False)
     print(text)
     write_text(RESULTS / f"{name}.json", text + "\n")

@@ -19,7 +19,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from report import report
+from report import PACKAGES, SERVICE, report
 from servers import free_port, wait_until_ready
 from sqlalchemy import create_engine, text
 
@@ -56,7 +56,7 @@ def main() -> None:
             **kept_once(client, database, ended, Path(folder)),
         }
         crowd.end()
-    report(f"service_kills-{figures['database']}", figures)
+    report(f"service_kills-{figures['database']}", figures, packages=(*PACKAGES, *SERVICE))
 
 
 class Crowd:

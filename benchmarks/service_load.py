@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from report import report
+from report import PACKAGES, SERVICE, report
 from servers import fill, free_port, memory_mib, serving
 
 from fn3hw.service import tokens
@@ -74,6 +74,7 @@ def main() -> None:
                     "largest": max(memory),
                 },
             },
+            packages=(*PACKAGES, *SERVICE),
         )
 
 

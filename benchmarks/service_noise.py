@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from report import report
+from report import PACKAGES, SERVICE, report
 from servers import fill, free_port, serving
 from service_load import POINTS, asked
 
@@ -47,7 +47,8 @@ def main() -> None:
                     found[name].append({"repeat_mape": noise, "verdict": made.verdict, "requests_per_s": rates})
                     print(name, found[name][-1], file=sys.stderr, flush=True)
         means = {name: float(np.mean([one["repeat_mape"] for one in each])) for name, each in found.items()}
-        report("service_noise", {"subnets": subnets, "mean": means, "ratio": means["loaded"] / means["idle"], **found})
+        figures = {"subnets": subnets, "mean": means, "ratio": means["loaded"] / means["idle"], **found}
+        report("service_noise", figures, packages=(*PACKAGES, *SERVICE))
 
 
 class loading:
