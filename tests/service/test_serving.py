@@ -41,7 +41,7 @@ def progressing(client: Client, job: Job) -> bool:
 def test_from_a_push_to_a_file_across_a_kill(server: Running, made: Path, tmp_path: Path) -> None:
     client = server.client()
     run, profile = client.push(made, "tiny"), client.push_profile(made / "profile.json", "local")
-    search = client.search(run, profile, evaluations=60, images=200, wait=False)
+    search = client.search(run, profile, evaluations=800, images=240, wait=False)
     wait_for(lambda: progressing(client, search), 120)
     server.end(signal.SIGKILL)
     archive = next((server.folder / "jobs").glob("search-*/run/archive.jsonl"))
@@ -67,7 +67,7 @@ def test_from_a_push_to_a_file_across_a_kill(server: Running, made: Path, tmp_pa
     answers = session.run(None, {session.get_inputs()[0].name: np.zeros((3, *shape[1:]), np.float32)})
     assert answers[0].shape[0] == 3
 
-    again = client.search(run, profile, evaluations=60, images=200, wait=False)
+    again = client.search(run, profile, evaluations=800, images=240, wait=False)
     assert again.id == search.id and again.state == "succeeded", "the same work is found again"
     assert "Traceback" not in server.log and (server.folder / "token.txt").read_text().strip() not in server.log
 
