@@ -44,7 +44,7 @@ def main() -> None:
         jobs = asked(client, pushed, first.id, n_jobs)
         done, while_open = kill_until(crowd, client, jobs, kills)
         crowd.settle()
-        ended = [client.wait(job, None) if job.state in ("queued", "running") else job for job in found(client, jobs)]
+        ended = [client.watch(job) if job.state in ("queued", "running") else job for job in found(client, jobs)]
         seconds = time.monotonic() - started
         figures = {
             "database": "sqlite" if "sqlite" in database else "postgresql",
@@ -125,7 +125,7 @@ def asked(client: Client, pushed: tuple[Any, Any], search: str, n: int) -> list[
             elif kind == "check":
                 jobs.append(client.ask_check("local"))
             elif kind == "profile":
-                options = {"subnets": 3, "holdout": 0, "allow_noisy": True, "seed": number + 1}
+                options = {"subnets": 4, "holdout": 0, "allow_noisy": True, "seed": number + 1}
                 jobs.append(client.profile(run, "local", wait=False, **options))
             else:
                 jobs.append(client.train("digits", {**SETTINGS, "seed": number}, wait=False))
