@@ -178,9 +178,11 @@ def kept_once(client: Client, database: str, jobs: list[Job], folder: Path) -> d
         if job.kind == "profile":
             path = client.download(files["profile.json"].sha256, folder / f"{job.id}.json")
             measured = json.loads(path.read_text())["measurements"]
-            starts = [json.dumps(one["samples"]) for each in measured for one in each["rounds"]]
-            rounds += len(starts)
-            seen_twice += len(starts) - len(set(starts))
+            # Of a round that was done again, the samples differ; its number within its subnet does not.
+            numbers = [(each["subnet"], each["role"], one["number"]) for each in measured for one in each["rounds"]]
+            samples = [json.dumps(one["candidate_ns"]) for each in measured for one in each["rounds"]]
+            rounds += len(numbers)
+            seen_twice += 2 * len(numbers) - len(set(numbers)) - len(set(samples))
     with create_engine(database).connect() as connection:
         rows = connection.execute(text("SELECT count(*) FROM fn3hw_evaluations")).scalar_one()
         columns = "run_id, evaluator, subnet_sha256, search"
