@@ -36,27 +36,34 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="fn3hw-kills-") as folder:
         database = sys.argv[4] if len(sys.argv) > 4 else f"sqlite:///{folder}/rows.sqlite"
         crowd = Crowd(Path(folder), database)
-        crowd.start_all()
-        client = Client(crowd.url, (Path(folder) / "data" / "token.txt").read_text().strip())
-        pushed = client.push(run, "killed"), client.push_profile(run / "profile.json", "local")
-        first = client.search(*pushed, evaluations=12, images=60)
-        started = time.monotonic()
-        jobs = asked(client, pushed, first.id, n_jobs)
-        done, while_open = kill_until(crowd, client, jobs, kills)
-        crowd.settle()
-        ended = [client.watch(job) if job.state in ("queued", "running") else job for job in found(client, jobs)]
-        seconds = time.monotonic() - started
-        figures = {
-            "database": "sqlite" if "sqlite" in database else "postgresql",
-            "kills": {**done, "all": sum(done.values()), "while_jobs_were_open": while_open},
-            "jobs": len(jobs),
-            "states": dict(Counter(job.state for job in ended)),
-            "errors": [job.error.message for job in ended if job.error is not None],
-            "seconds": seconds,
-            **kept_once(client, database, ended, Path(folder)),
-        }
-        crowd.end()
+        try:
+            figures = played(crowd, run, kills, n_jobs, database, Path(folder))
+        finally:
+            crowd.end()
     report(f"service_kills-{figures['database']}", figures, packages=(*PACKAGES, *SERVICE))
+
+
+def played(crowd: Crowd, run: Path, kills: int, n_jobs: int, database: str, folder: Path) -> dict[str, Any]:
+    """Ask for jobs, kill, and see what became of them."""
+    crowd.start_all()
+    client = Client(crowd.url, (folder / "data" / "token.txt").read_text().strip())
+    pushed = client.push(run, "killed"), client.push_profile(run / "profile.json", "local")
+    first = client.search(*pushed, evaluations=12, images=60)
+    started = time.monotonic()
+    jobs = asked(client, pushed, first.id, n_jobs)
+    done, while_open = kill_until(crowd, client, jobs, kills)
+    crowd.settle()
+    ended = [client.watch(job) if job.state in ("queued", "running") else job for job in found(client, jobs)]
+    seconds = time.monotonic() - started
+    return {
+        "database": "sqlite" if "sqlite" in database else "postgresql",
+        "kills": {**done, "all": sum(done.values()), "while_jobs_were_open": while_open},
+        "jobs": len(jobs),
+        "states": dict(Counter(job.state for job in ended)),
+        "errors": [job.error.message for job in ended if job.error is not None],
+        "seconds": seconds,
+        **kept_once(client, database, ended, folder),
+    }
 
 
 class Crowd:
