@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import tempfile
-import threading
-from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fn3hw.deploy.kept import Kept
 from fn3hw.searcher import Atlas
 from fn3hw.service import catalog
 from fn3hw.service.database import Database
 from fn3hw.service.storage import Storage
 from fn3hw.space import SearchSpace, Subnet
 
-KEPT = 64
+KEPT, KEPT_BYTES = 64, 2**28
 
 
 @dataclass(frozen=True)
@@ -60,16 +59,11 @@ class Atlases:
 
     def __init__(self, database: Database, storage: Storage) -> None:
         self._database, self._storage = database, storage
-        self._open: OrderedDict[str, OpenAtlas] = OrderedDict()
-        self._lock, self._opening = threading.Lock(), threading.Lock()
+        self._open = Kept[str, OpenAtlas](KEPT, KEPT_BYTES)
 
     def known(self, search_id: str) -> OpenAtlas | None:
         """The atlas of a search, if it is in memory."""
-        with self._lock:
-            found = self._open.get(search_id)
-            if found is not None:
-                self._open.move_to_end(search_id)
-            return found
+        return self._open.find(search_id)
 
     def open(self, search_id: str) -> OpenAtlas:
         """The atlas of a search.
@@ -78,10 +72,9 @@ class Atlases:
             NotFound: there is no such search.
             Unavailable: its file cannot be read.
         """
-        with self._opening:  # several requests for one that is not open yet read its file once
-            return self.known(search_id) or self._read(search_id)
+        return self._open.get(search_id, lambda: self._read(search_id))
 
-    def _read(self, search_id: str) -> OpenAtlas:
+    def _read(self, search_id: str) -> tuple[OpenAtlas, int]:
         with self._database.reading() as session:
             search = catalog.search(session, search_id)
             gates = catalog.network(session, catalog.run(session, search.run_id).network_id).gates
@@ -89,10 +82,5 @@ class Atlases:
         with tempfile.TemporaryDirectory(prefix="fn3hw-atlas-") as folder:
             path = Path(folder) / search.atlas_name
             self._storage.copy(search.atlas_sha256, path)
-            atlas = Atlas.load(path, space)
-        found = OpenAtlas(search.id, search.run_id, search.device, atlas)
-        with self._lock:
-            self._open[search_id] = found
-            while len(self._open) > KEPT:
-                self._open.popitem(last=False)
-        return found
+            atlas, size = Atlas.load(path, space), path.stat().st_size
+        return OpenAtlas(search.id, search.run_id, search.device, atlas), size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
@@ -76,7 +77,7 @@ Rows = Callable[[Session, Job], None]
 """Makes rows in a transaction. Called again after a kill, it finds them there."""
 
 
-class Parameters(BaseModel):
+class Parameters(BaseModel, ABC):
     """What a request for a job holds."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -84,6 +85,7 @@ class Parameters(BaseModel):
     kind: ClassVar[str]
     repeat: Repeat = 0
 
+    @abstractmethod
     def work(self, session: Session) -> Work:
         """The verb and its files.
 
@@ -91,7 +93,6 @@ class Parameters(BaseModel):
             NotFound: something that it names is not there.
             Conflict: what it names does not belong together.
         """
-        raise NotImplementedError
 
     def finish(self, storage: Storage, outcome: Outcome) -> Rows:
         """What the job ended in, as rows to be made; the slow part of it is done here, outside a transaction."""
