@@ -8,13 +8,13 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from fn3hw.cli.console import Console, Ticker
 from fn3hw.errors import InputError, ProfileError, RunError, UnknownName
 
 if TYPE_CHECKING:
-    from fn3hw.client import Client, Job, ProfileInfo, RunInfo, SearchInfo
+    from fn3hw.client import Client, Job, NetworkInfo, ProfileInfo, RunInfo, SearchInfo
 
 ALLOW_PLAIN = "FN3HW_ALLOW_PLAIN"
 """Set to ``1``, this variable lets a token go over unencrypted HTTP to another machine."""
@@ -46,7 +46,7 @@ def run_of(client: Client, run: Path, console: Console) -> RunInfo:
         InputError: several runs have that name.
     """
     if (run / "run.toml").is_file():
-        return push(client, run, None, console)
+        return push(client, run, None, console, "run")
     text = str(run)
     if re.fullmatch(r"run-[0-9a-f]+", text):
         return client.run(text)
@@ -63,10 +63,35 @@ def run_of(client: Client, run: Path, console: Console) -> RunInfo:
     raise UnknownName("run", text, {one.name for one in runs})
 
 
-def push(client: Client, run: Path, name: str | None, console: Console) -> RunInfo:
-    """Give the server a run folder, with progress."""
+@overload
+def push(client: Client, folder: Path, name: str | None, console: Console, kind: Literal["run"]) -> RunInfo: ...
+@overload
+def push(client: Client, folder: Path, name: str | None, console: Console, kind: Literal["network"]) -> NetworkInfo: ...
+def push(
+    client: Client, folder: Path, name: str | None, console: Console, kind: Literal["run", "network"]
+) -> RunInfo | NetworkInfo:
+    """Give the server a run folder, or that of an exported network, with progress."""
+    send = client.push if kind == "run" else client.push_network
     with console.progress("sending") as ticker:
-        return client.push(run, name, sent=lambda done, total: ticker.tick(done >> 10, total >> 10, None, "KiB"))
+        return send(folder, name, sent=lambda done, total: ticker.tick(done >> 10, total >> 10, None, "KiB"))
+
+
+def network_of(client: Client, run: Path, console: Console) -> RunInfo | NetworkInfo:
+    """What is to be measured: `run_of`, or a local folder of an exported network, which is pushed, or a network's id.
+
+    Raises:
+        Fn3hwError: as `run_of`.
+    """
+    if is_network(run):
+        return push(client, run, None, console, "network")
+    if re.fullmatch(r"network-[0-9a-f]+", str(run)):
+        return client.network(str(run))
+    return run_of(client, run, console)
+
+
+def is_network(folder: Path) -> bool:
+    """Whether a folder holds a network that was exported without a run."""
+    return (folder / "supernet.onnx").is_file() and not (folder / "run.toml").exists()
 
 
 def profile_of(client: Client, profile: Path) -> ProfileInfo:

@@ -55,7 +55,7 @@ def _measured(opened: OpenRun, wanted: Wanted, ticker: Ticker, *, device: str, p
         "runtime": wanted.runtime,
         "fastest": wanted.sweep,
         "origin": wanted.origin,
-        "name": opened.run.recipe.network.name,
+        "name": opened.network_name,
         "journal": journal,
         "progress": lambda p: ticker.tick(p.done, p.total, p.remaining_s, p.stage),
     }
@@ -75,7 +75,7 @@ def _measured(opened: OpenRun, wanted: Wanted, ticker: Ticker, *, device: str, p
 
 def measure_several(opened: OpenRun, paths: Mapping[str, Path], wanted: Wanted) -> dict[str, Profile | Fn3hwError]:
     """Measure on several devices at once: the profile of each, or the error that it ended in."""
-    _ = opened.supernet, opened.run  # loaded before there are threads
+    _ = opened.supernet, opened.network_name  # loaded before there are threads
 
     def work(name: str, ticker: Ticker) -> Profile:
         return _measured(opened, wanted, ticker, device=name, path=paths[name])

@@ -16,6 +16,7 @@ from fn3hw.cli.options import AsJson, Seed, Server
 from fn3hw.cli.reporting import noise, report, report_several
 from fn3hw.cli.runs import OpenRun
 from fn3hw.cli.runtime import Providers, Settings, Sweep, Threads, runtime_of
+from fn3hw.cost.evidence import MIN_SUBNETS
 from fn3hw.errors import InputError
 from fn3hw.profiler import Profile
 
@@ -31,7 +32,8 @@ def profile(
         typer.Option(help="The profile file; RUN/profile.json by default, RUN/profile-NAME.json of several."),
     ] = None,
     subnets: Annotated[
-        int | None, typer.Option(min=2, help="Subnets for the cost model: 20; 10 with --from; by need at most 160.")
+        int | None,
+        typer.Option(min=MIN_SUBNETS, help="Subnets for the cost model: 20; 10 with --from; by need at most 160."),
     ] = None,
     target_mape: Annotated[
         float | None, typer.Option(help="Measure by need until the cost model's error is at most this, such as 0.02.")

@@ -1,4 +1,4 @@
-"""``fn3hw push``: give a server a trained run."""
+"""``fn3hw push``: give a server a trained run, or a network without one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fn3hw.cli import connecting
 from fn3hw.cli.console import Console
 from fn3hw.cli.options import AsJson, TheServer
 
-Folder = Annotated[Path, typer.Argument(metavar="RUN", help="The run folder.")]
+Folder = Annotated[Path, typer.Argument(metavar="RUN", help="The run folder, or that of an exported network.")]
 
 
 def push(
@@ -23,6 +23,12 @@ def push(
     """Send a trained run to a server. What the server has already is found, and not sent again."""
     console = Console(as_json=as_json)
     with connecting.connected(server) as client:
-        made = connecting.push(client, run, name, console)
+        if connecting.is_network(run):
+            network = connecting.push(client, run, name, console, "network")
+            document = {"network": network.id, "name": network.name}
+            next_verb = f"fn3hw profile {network.id} --server {server}"
+            console.result(document, f"{run} is {network.id} there.\nNext: {next_verb}")
+            return
+        made = connecting.push(client, run, name, console, "run")
     document = {"run": made.id, "name": made.name, "network": made.network_id}
     console.result(document, f"{run} is {made.id} there.\nNext: fn3hw profile {made.id} --server {server}")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from fn3hw.cli.connecting import (
     connected,
     followed,
+    network_of,
     profile_of,
     run_of,
     say_left,
@@ -76,14 +77,15 @@ def profile(
     with connected(server) as client:
         if origin is not None:
             options["origin"] = profile_of(client, origin).id
-        found = run_of(client, run, console)
+        found = network_of(client, run, console)
+        searched = "RUN" if found.id.startswith("network-") else found.id
         jobs = {name: client.profile(found, name, wait=False, **options) for name in devices}
         if len(devices) == 1:
             document, error = _measured(client, followed_or_error(client, jobs[devices[0]], console), output)
-            console.result(document, profile_text(document, found.id, server), error=error)
+            console.result(document, profile_text(document, searched, server), error=error)
             return
         documents, errors = _measured_at_once(client, jobs, console)
-    texts = [profile_text(one, found.id, server) for one in documents if "verdict" in one]
+    texts = [profile_text(one, searched, server) for one in documents if "verdict" in one]
     console.result({"profiles": documents}, "\n\n".join(texts), error=gravest(errors))
 
 

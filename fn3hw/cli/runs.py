@@ -43,13 +43,19 @@ class OpenRun:
 
     @cached_property
     def supernet(self) -> Supernet:
-        """Its ONNX supernet."""
-        if self.run and not (self.folder / "supernet.onnx").is_file():
+        """Its ONNX supernet; of a network that was exported without a run, too."""
+        if not (self.folder / "supernet.onnx").is_file() and self.run:
             raise RunError(
                 f"{self.folder} is not trained to its end: it has no supernet.onnx.",
                 hint=f"Go on with its training: fn3hw train --output {self.folder}",
             )
         return Supernet.load(self.folder)
+
+    @property
+    def network_name(self) -> str:
+        """Its name in the recipe, or that of the folder where there is none."""
+        has_recipe = (self.folder / "run.toml").exists() or not (self.folder / "supernet.onnx").is_file()
+        return self.run.recipe.network.name if has_recipe else self.folder.resolve().name
 
     @cached_property
     def data(self) -> Data:

@@ -42,8 +42,10 @@ def serve(
     """Serve API, pages and jobs, on an embedded database unless told otherwise. Killed, started again, it goes on."""
     need_service()
     from fn3hw.service import tokens
+    from fn3hw.service.jobs import cores
     from fn3hw.service.server import Server
 
+    cores.leave_last()
     console = Console(as_json=False)
     settings = settings_of(
         data=data,
@@ -79,8 +81,10 @@ def worker(
 ) -> None:
     """Take jobs of a server that shares its database and storage with this process."""
     need_service()
+    from fn3hw.service.jobs import cores
     from fn3hw.service.server import Server
 
+    cores.leave_last()
     console = Console(as_json=False)
     settings = settings_of(data=data, database=database, storage=storage, name=name)
     _log(access=False)
@@ -92,8 +96,10 @@ def worker(
     console.say(f"Worker {settings.name} takes jobs" + (f" of {', '.join(device)}." if device else "."))
     stop.wait()
     console.say("Stopping: running jobs go on when this worker is started again.")
-    server.flow.close()
-    os._exit(0)  # a step that was interrupted is not over: its thread waits for ever
+    try:
+        server.flow.close()
+    finally:
+        os._exit(0)  # a step that was interrupted is not over: its thread waits for ever
 
 
 def _run(server: Server, host: str, port: int, console: Console) -> None:
@@ -114,6 +120,7 @@ def _run(server: Server, host: str, port: int, console: Console) -> None:
     except SystemExit as error:
         raise InputError(f"Port {port} of {host} cannot be listened on.", hint="Choose another one: --port") from error
     address = f"http://{host if ':' not in host else f'[{host}]'}:{socket.getsockname()[1]}"
+    server.flow.open()
     console.say(f"fn3hw serves at {address}")
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)  # raised once more by uvicorn when it has stopped

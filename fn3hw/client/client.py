@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Unpack, overload
 
+from fn3hw.client.connection import Value
 from fn3hw.client.errors import foreign
-from fn3hw.client.models import DeviceInfo, ExportedFile, FoundPoint, Job, ProfileInfo, RunInfo, SearchInfo
+from fn3hw.client.models import DeviceInfo, ExportedFile, FoundPoint, Job, NetworkInfo, ProfileInfo, RunInfo, SearchInfo
 from fn3hw.client.options import Budgets, CompareOptions, ExportOptions, ProfileOptions, SearchOptions
-from fn3hw.client.packing import OnBytes, PackedRun
+from fn3hw.client.packing import OnBytes, Packed
 from fn3hw.client.server import Server, id_of, name_of, path_of
 from fn3hw.client.watching import OnJob
 from fn3hw.errors import InputError, UnknownName
@@ -48,19 +49,35 @@ class Client(Server):
         Raises:
             RunError: it is none, or not trained to its end.
         """
-        packed, name = PackedRun.of(folder), name or Path(folder).resolve().name
+        packed, name = Packed.run(folder), name or Path(folder).resolve().name
         digests = packed.digests()
         for run in self.runs():
             if run.name == name and digests.items() <= self.run(run.id).files.items():
                 return run
-        return self._connection.read(
-            RunInfo,
-            "POST",
-            "/runs",
-            params={"name": name},
-            content=lambda: packed.chunks(sent),
-            headers={"Content-Type": "application/x-tar", "Content-Length": str(packed.size)},
-        )
+        return self._sent(RunInfo, "/runs", packed, name, sent)
+
+    def push_network(
+        self, folder: Path | str, name: str | None = None, *, sent: OnBytes = lambda done, total: None
+    ) -> NetworkInfo:
+        """Give the server a network that was exported without a run, by ``fn3hw.deploy.export(net).save(folder)``.
+
+        One that it has is found, and not sent again. It can be profiled. To search it, push a run: a search needs the
+        data that its recipe names.
+
+        Args:
+            folder: of the network.
+            name: what it is called; by default as its folder. A network that the server has keeps its name.
+            sent: called with the bytes so far and all of them.
+
+        Raises:
+            RunError: it is none.
+        """
+        packed = Packed.network(folder)
+        digests = packed.digests()
+        for network in self.networks():
+            if digests == {"supernet.onnx": network.onnx_sha256, "space.json": network.space_sha256}:
+                return network
+        return self._sent(NetworkInfo, "/networks", packed, name or Path(folder).resolve().name, sent)
 
     def push_profile(self, path: Path | str, device: str) -> ProfileInfo:
         """Give the server a profile file that was measured elsewhere, on a device of that name."""
@@ -119,7 +136,7 @@ class Client(Server):
     @overload
     def profile(
         self,
-        run: str | RunInfo,
+        run: str | RunInfo | NetworkInfo,
         device: str | DeviceInfo = "local",
         *,
         wait: Literal[True] = True,
@@ -129,7 +146,7 @@ class Client(Server):
     @overload
     def profile(
         self,
-        run: str | RunInfo,
+        run: str | RunInfo | NetworkInfo,
         device: str | DeviceInfo = "local",
         *,
         wait: Literal[False],
@@ -137,20 +154,21 @@ class Client(Server):
     ) -> Job: ...
     def profile(
         self,
-        run: str | RunInfo,
+        run: str | RunInfo | NetworkInfo,
         device: str | DeviceInfo = "local",
         *,
         wait: bool = True,
         progress: OnJob | None = None,
         **options: Unpack[ProfileOptions],
     ) -> ProfileInfo | Job:
-        """Measure subnets of a run on a device of the server.
+        """Measure subnets of a run, or of a network without one, on a device of the server.
 
         Raises:
             NoisyMeasurement: it is too noisy to trust; the profile is kept all the same.
             DeviceError: the device cannot be reached or used.
         """
-        job = self._ask("/profiles", {"run": id_of(run), "device": name_of(device), **options})
+        what = "network" if id_of(run).startswith("network-") else "run"
+        job = self._ask("/profiles", {what: id_of(run), "device": name_of(device), **options})
         return self._done(job, self.profile_of, wait, progress)
 
     @overload
@@ -284,6 +302,16 @@ class Client(Server):
         if job.made is None:
             raise foreign(self.url, "a training has no run")
         return self.run(job.made)
+
+    def _sent(self, kind: type[Value], path: str, packed: Packed, name: str, sent: OnBytes) -> Value:
+        return self._connection.read(
+            kind,
+            "POST",
+            path,
+            params={"name": name},
+            content=lambda: packed.chunks(sent),
+            headers={"Content-Type": "application/x-tar", "Content-Length": str(packed.size)},
+        )
 
     def _ask(self, path: str, body: Mapping[str, Any]) -> Job:
         """Ask for a job: however often the request has to be sent, it is one job."""

@@ -77,6 +77,8 @@ class NetworkInfo(Told):
     n_blocks: int
     input_shape: tuple[int, ...]
     n_classes: int
+    onnx_sha256: str
+    space_sha256: str
     created_at: datetime
 
 

@@ -1,4 +1,4 @@
-"""A run folder as a tar that is made while it is sent."""
+"""A run folder, or that of an exported network, as a tar that is made while it is sent."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ FILES: Final = (
     *("run.toml", "supernet.onnx", "supernet.safetensors", "space.json"),
     *("history.jsonl", "moments.safetensors"),
 )
-NEEDED: Final = ("run.toml", "supernet.onnx", "space.json")
+NETWORK: Final = ("supernet.onnx", "space.json")
+NEEDED: Final = ("run.toml", *NETWORK)
 CHUNK: Final = 1 << 18
 _BLOCK: Final = tarfile.BLOCKSIZE
 OnBytes = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class PackedRun:
-    """The files of a trained run.
+class Packed:
+    """The files of a trained run, or of an exported network.
 
     Args:
         folder: where it is.
@@ -35,7 +36,20 @@ class PackedRun:
     sizes: dict[str, int]
 
     @classmethod
-    def of(cls, folder: Path | str) -> PackedRun:
+    def network(cls, folder: Path | str) -> Packed:
+        """The exported network in a folder.
+
+        Raises:
+            RunError: there is none.
+        """
+        path = Path(folder)
+        if lacking := [name for name in NETWORK if not (path / name).is_file()]:
+            hint = "fn3hw.deploy.export(net).save(FOLDER) writes it."
+            raise RunError(f"{folder} holds no exported network: it lacks {', '.join(lacking)}.", hint=hint)
+        return cls(path, {name: (path / name).stat().st_size for name in NETWORK})
+
+    @classmethod
+    def run(cls, folder: Path | str) -> Packed:
         """The run in a folder.
 
         Raises:

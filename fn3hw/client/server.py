@@ -74,6 +74,10 @@ class Server:
         """Supernets."""
         return self._connection.pages(NetworkInfo, "/networks")
 
+    def network(self, network: str | NetworkInfo) -> NetworkInfo:
+        """One supernet."""
+        return self._connection.read(NetworkInfo, "GET", f"/networks/{path_of(network)}")
+
     def runs(self, *, network: str | NetworkInfo | None = None) -> Iterator[RunInfo]:
         """Trained runs, of one network or of all."""
         return self._connection.pages(RunInfo, "/runs", network=None if network is None else id_of(network))

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,7 +19,7 @@ from sqlalchemy import select, tuple_
 from sqlalchemy.orm import Session
 
 from fn3hw.deploy import Supernet
-from fn3hw.errors import InputError, RunError
+from fn3hw.errors import Fn3hwError, InputError, ProfileError, RunError
 from fn3hw.profiler import Profile as ProfileRecord
 from fn3hw.service.errors import NotFound
 from fn3hw.service.models import (
@@ -40,7 +40,8 @@ from fn3hw.service.storage import Storage, Stored
 from fn3hw.training import Run as RunFolder
 
 RUN_FILES = ("run.toml", "supernet.onnx", "supernet.safetensors", "space.json", "history.jsonl", "moments.safetensors")
-NEEDED = ("run.toml", "supernet.onnx", "space.json")
+NETWORK_FILES = (ONNX, SPACE) = ("supernet.onnx", "space.json")
+NEEDED = ("run.toml", *NETWORK_FILES)
 MEDIA_TYPES = {
     ".json": "application/json",
     ".jsonl": "application/jsonl",
@@ -81,9 +82,9 @@ def search(session: Session, search_id: str) -> Search:
     return _found(session, Search, search_id, "search")
 
 
-def job(session: Session, job_id: str) -> Job:
-    """The job of an id."""
-    return _found(session, Job, job_id, "job")
+def job(session: Session, job_id: str, *, lock: bool = False) -> Job:
+    """The job of an id; with ``lock``, nobody else changes it before the end of the transaction."""
+    return _found(session, Job, job_id, "job", lock=lock)
 
 
 def file(session: Session, sha256: str) -> File:
@@ -95,6 +96,11 @@ def run_files(session: Session, of: Run, folder: str) -> dict[str, str]:
     """The files of a run by their path below ``folder``."""
     rows = session.scalars(select(RunFile).where(RunFile.run_id == of.id))
     return {f"{folder}/{row.path}": row.sha256 for row in rows}
+
+
+def network_files(of: Network, folder: str) -> dict[str, str]:
+    """The files of a network by their path below ``folder``."""
+    return {f"{folder}/{ONNX}": of.onnx_sha256, f"{folder}/{SPACE}": of.space_sha256}
 
 
 def keep_file(session: Session, stored: Stored, path: str) -> None:
@@ -140,18 +146,51 @@ def read_run(storage: Storage, files: Mapping[str, Stored]) -> ReadRun:
     Raises:
         RunError: they are none, or an ONNX file refers to others.
     """
-    if missing := [name for name in NEEDED if name not in files]:
-        raise RunError(f"This is no trained run: it lacks {', '.join(missing)}.", hint="Train it to its end first.")
     known = {name: stored for name, stored in files.items() if name in RUN_FILES}
-    with tempfile.TemporaryDirectory(prefix="fn3hw-run-") as folder:
+    with storage.folder() as folder:
         for name, stored in known.items():
-            storage.copy(stored.sha256, Path(folder) / name)
-        try:
-            check_self_contained(Path(folder) / "supernet.onnx")
-            supernet, recipe = Supernet.load(folder), RunFolder.open(folder).recipe
-        except InputError as error:
-            raise type(error)(error.message.replace(f"{folder}/", ""), hint=error.hint.replace(folder, "RUN")) from None
-    return ReadRun(recipe=recipe.settings(), supernet=supernet, files=known)
+            storage.copy(stored.sha256, folder / name)
+        supernet, recipe = check_run(folder)
+    return ReadRun(recipe=recipe, supernet=supernet, files=known)
+
+
+def check_run(folder: Path) -> tuple[Supernet, dict[str, Any]]:
+    """The network and the settings of a run folder.
+
+    Raises:
+        RunError: it is none, or an ONNX file refers to others.
+    """
+    if missing := [name for name in NEEDED if not (folder / name).is_file()]:
+        raise RunError(f"This is no trained run: it lacks {', '.join(missing)}.", hint="Train it to its end first.")
+    with _unnamed(folder):
+        check_self_contained(folder / ONNX)
+        return Supernet.load(folder), RunFolder.open(folder).recipe.settings()
+
+
+def check_network(folder: Path) -> Supernet:
+    """The network in a folder that an exported one was saved to.
+
+    Raises:
+        RunError: there is none, or its ONNX file refers to others.
+    """
+    if missing := [name for name in NETWORK_FILES if not (folder / name).is_file()]:
+        hint = "fn3hw.deploy.export(net).save(FOLDER) writes both."
+        raise RunError(f"This is no exported network: it lacks {', '.join(missing)}.", hint=hint)
+    with _unnamed(folder):
+        check_self_contained(folder / ONNX)
+        return Supernet.load(folder)
+
+
+@contextmanager
+def _unnamed(folder: Path) -> Iterator[None]:
+    """Whatever is wrong with what is read there is an error of who sent it, and does not say where the folder is."""
+    try:
+        yield
+    except InputError as error:
+        message, hint = error.message.replace(f"{folder}/", ""), error.hint.replace(str(folder), "RUN")
+        raise RunError(message, hint=hint) from None
+    except Exception as error:
+        raise RunError(f"The network cannot be read: {type(error).__name__}.", hint="Is the file whole?") from error
 
 
 def check_self_contained(path: Path) -> None:
@@ -164,24 +203,34 @@ def check_self_contained(path: Path) -> None:
         raise RunError(f"{path.name} keeps tensors in other files.", hint="Save it with all tensors inside.")
 
 
-def add_run(session: Session, read: ReadRun, *, name: str, job_id: str | None) -> Run:
-    """The rows of a run and its network; those that are there already are left as they are."""
-    net = read.supernet
+def add_network(session: Session, net: Supernet, files: Mapping[str, Stored], *, name: str) -> Network:
+    """The row of a network, unless it is there."""
     known = session.scalar(select(Network).where(Network.digest == net.digest))
     if known is None:
+        for path in NETWORK_FILES:
+            keep_file(session, files[path], path)
         known = Network(
             id=f"network-{net.digest[:16]}",
-            name=str(read.recipe["network"]["name"]),
+            name=name,
             digest=net.digest,
             architecture=net.architecture,
             gates=net.space.to_json(),
             n_blocks=net.space.n_blocks,
             input_shape=list(net.input_shape),
             n_classes=net.n_classes,
+            onnx_sha256=files[ONNX].sha256,
+            space_sha256=files[SPACE].sha256,
             created_at=now(),
         )
         session.add(known)
         session.flush()
+    return known
+
+
+def add_run(session: Session, read: ReadRun, *, name: str, job_id: str | None) -> Run:
+    """The rows of a run and its network; those that are there already are left as they are."""
+    net = read.supernet
+    known = add_network(session, net, read.files, name=str(read.recipe["network"]["name"]))
     text = json.dumps([net.digest, read.recipe], sort_keys=True)
     run_id = f"run-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
     row = session.get(Run, run_id)
@@ -208,8 +257,21 @@ def read_profile(storage: Storage, stored: Stored) -> ReadProfile:
     Raises:
         ProfileError: it is none.
     """
-    text = storage.read(stored.sha256).decode(errors="replace")
-    return ReadProfile(stored=stored, record=ProfileRecord.from_text(text))
+    return ReadProfile(stored=stored, record=profile_of(storage.read(stored.sha256)))
+
+
+def profile_of(content: bytes) -> ProfileRecord:
+    """The profile in a file.
+
+    Raises:
+        ProfileError: there is none.
+    """
+    try:
+        return ProfileRecord.from_text(content.decode(errors="replace"))
+    except Fn3hwError:
+        raise
+    except Exception as error:
+        raise ProfileError(f"The profile cannot be read: {type(error).__name__}.", hint="fn3hw profile RUN") from error
 
 
 def add_profile(
@@ -273,8 +335,8 @@ def archive_of(session: Session, run_id: str) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def _found(session: Session, kind: type[Row], key: str, what: str) -> Row:
-    row = session.get(kind, key)
+def _found(session: Session, kind: type[Row], key: str, what: str, *, lock: bool = False) -> Row:
+    row = session.get(kind, key, with_for_update=lock or None)
     if row is None:
         raise NotFound(f"There is no {what} {key[:80]!r}.")
     return row

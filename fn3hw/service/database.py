@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from alembic import command
 from alembic.config import Config
@@ -19,6 +19,7 @@ from fn3hw.service.errors import Unavailable
 from fn3hw.space.files import only_writer
 
 BUSY_S = 30
+Made = TypeVar("Made")
 _READS = {"fn3hw_reads": True}
 _LOCK = 0x666E336877
 """Key of the advisory lock under which PostgreSQL is migrated."""
@@ -66,6 +67,15 @@ class Database:
         """
         with translated(), self._readers.begin() as session:
             yield session
+
+    def add(self, make: Callable[[Session], Made]) -> Made:
+        """What ``make`` makes in a transaction; once more where the same was made by somebody else at the same time."""
+        try:
+            with self.session() as session:
+                return make(session)
+        except IntegrityError:
+            with self.session() as session:
+                return make(session)
 
     def check(self) -> None:
         """Raise `Unavailable` unless the database answers."""

@@ -97,6 +97,8 @@ class Network(Base):
     n_blocks: Mapped[int]
     input_shape: Mapped[list[Any]]
     n_classes: Mapped[int]
+    onnx_sha256: Mapped[str] = mapped_column(ForeignKey("fn3hw_files.sha256"))
+    space_sha256: Mapped[str] = mapped_column(ForeignKey("fn3hw_files.sha256"))
     created_at: Mapped[datetime]
 
 

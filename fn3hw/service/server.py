@@ -40,6 +40,6 @@ class Server:
                 session.add(Device(name=LOCAL, command=LOCAL, created_at=now()))
 
     def app(self) -> FastAPI:
-        """The application; its queues are open while it runs."""
+        """The application; its queues, which are open by then, are closed when it ends."""
         parts = Parts(self.settings, self.database, self.storage, self.flow.desk, Atlases(self.database, self.storage))
-        return create_app(parts, opened=self.flow.open, closed=self.flow.close)
+        return create_app(parts, closed=self.flow.close)

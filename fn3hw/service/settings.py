@@ -63,3 +63,8 @@ class Settings:
     def jobs(self) -> Path:
         """The folders of running jobs."""
         return self.data.resolve() / "jobs"
+
+    @property
+    def measured(self) -> Path:
+        """Locked while this machine is measured."""
+        return self.jobs / "measured.lock"

@@ -5,11 +5,13 @@ What is stored never changes, so a file that is there need not be sent again, an
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import secrets
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,9 +21,11 @@ from typing import IO, Any
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
+from fn3hw.errors import Fn3hwError
 from fn3hw.service.errors import TooLarge, Unavailable
 
 CHUNK = 1 << 20
+LEFTOVER_S = 86_400.0
 _SAVED, _PARTIAL = "saved", ".partial"
 
 
@@ -51,21 +55,22 @@ class Storage:
 
     def __init__(self, url: str, local: Path) -> None:
         try:
-            self._fs, root = url_to_fs(url)
+            # A listing that is remembered would hide what other processes write.
+            self._fs, root = url_to_fs(url, use_listings_cache=False)
         except (ImportError, ValueError, OSError) as error:
             raise Unavailable(f"The storage cannot be used: {error}.") from error
         self._root = str(root).rstrip("/")
         self._local = local
         self._local.mkdir(parents=True, exist_ok=True)
+        self._remove_leftovers()
 
-    def put(self, source: IO[bytes], *, limit: int | None = None) -> Stored:
+    def put(self, source: IO[bytes]) -> Stored:
         """Store what a stream holds.
 
         Raises:
-            TooLarge: it holds more than ``limit`` bytes; nothing is stored.
             Unavailable: it cannot be written, for example because the disk is full.
         """
-        with Incoming(self, limit=limit) as incoming:
+        with Incoming(self, limit=None) as incoming:
             for chunk in iter(lambda: source.read(CHUNK), b""):
                 incoming.write(chunk)
             return incoming.store()
@@ -86,16 +91,20 @@ class Storage:
             return opened
 
     def chunks(self, sha256: str, start: int, size: int) -> Iterator[bytes]:
-        """``size`` bytes of a stored file from ``start`` on."""
-        with self.open(sha256) as source:
-            source.seek(start)
-            while size > 0 and (chunk := source.read(min(CHUNK, size))):
-                size -= len(chunk)
-                yield chunk
+        """``size`` bytes of a stored file from ``start`` on.
+
+        Raises:
+            Unavailable: it is not there, or cannot be read.
+        """
+        return _chunks(self.open(sha256), start, size)
 
     def read(self, sha256: str) -> bytes:
-        """All of a stored file."""
-        with self.open(sha256) as source:
+        """All of a stored file.
+
+        Raises:
+            Unavailable: it is not there, or cannot be read.
+        """
+        with self.open(sha256) as source, _explained(f"The stored file {sha256[:16]} cannot be read"):
             return source.read()
 
     def copy(self, sha256: str, target: Path) -> None:
@@ -139,6 +148,14 @@ class Storage:
             if self._fs.exists(path):
                 self._fs.rm(path, recursive=True)
 
+    @contextmanager
+    def folder(self) -> Iterator[Path]:
+        """A folder of this machine, for a while."""
+        with _explained("There is no room for files"):
+            made = tempfile.TemporaryDirectory(prefix="folder-", dir=self._local)
+        with made as path:
+            yield Path(path)
+
     def check(self) -> None:
         """Raise `Unavailable` unless something can be written."""
         with Incoming(self, limit=None) as incoming:
@@ -158,6 +175,13 @@ class Storage:
             finally:
                 temporary.unlink(missing_ok=True)
 
+    def _remove_leftovers(self) -> None:
+        """Remove what a process that was killed long ago had on its way."""
+        for path in self._local.iterdir():
+            with contextlib.suppress(OSError):
+                if time.time() - path.stat().st_mtime > LEFTOVER_S:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
     def _path(self, sha256: str) -> str:
         return f"{self._root}/{sha256[:2]}/{sha256}"
 
@@ -170,11 +194,14 @@ class Storage:
         """Put a file in its place as a whole."""
         self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
         if isinstance(self._fs, LocalFileSystem):
-            beside = f"{path}.{secrets.token_hex(4)}{_PARTIAL}"
-            shutil.copyfile(source, beside)
-            with open(beside, "rb") as file:
-                os.fsync(file.fileno())
-            os.replace(beside, path)
+            beside = Path(f"{path}.{secrets.token_hex(4)}{_PARTIAL}")
+            try:
+                shutil.copyfile(source, beside)
+                with beside.open("rb") as file:
+                    os.fsync(file.fileno())
+                beside.replace(path)
+            finally:
+                beside.unlink(missing_ok=True)
         else:
             self._fs.put_file(source, path)
 
@@ -198,8 +225,9 @@ class Incoming:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
-        os.unlink(self.path)
+        with contextlib.suppress(OSError):  # what a full disk does not take is not wanted any more
+            self._file.close()
+        Path(self.path).unlink(missing_ok=True)
 
     def write(self, chunk: bytes) -> None:
         """Add bytes.
@@ -218,9 +246,13 @@ class Incoming:
         if self._limit is not None and size > self._limit:
             raise TooLarge(f"The upload is larger than the {self._limit / 2**20:.0f} MiB that this server takes.")
 
+    def flush(self) -> None:
+        """Have its file hold all that was written."""
+        self._tried(self._file.flush)
+
     def store(self) -> Stored:
         """Keep it."""
-        self._tried(self._file.flush)
+        self.flush()
         sha256 = self._digest.hexdigest()
         self._tried(lambda: self._storage._keep(self.path, sha256))
         return Stored(sha256, self.size)
@@ -231,12 +263,24 @@ class Incoming:
             return write()
 
 
+def _chunks(source: IO[bytes], start: int, size: int) -> Iterator[bytes]:
+    with source:
+        source.seek(start)
+        while size > 0 and (chunk := source.read(min(CHUNK, size))):
+            size -= len(chunk)
+            yield chunk
+
+
 @contextmanager
 def _explained(what: str) -> Iterator[None]:
+    """Raise `Unavailable` where reading or writing files fails: a storage elsewhere has errors of its own kinds."""
     try:
         yield
-    except OSError as error:
-        raise Unavailable(f"{what}: {error.strerror or type(error).__name__}.") from error
+    except Fn3hwError:
+        raise
+    except Exception as error:
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        raise Unavailable(f"{what}: {reason}.") from error
 
 
 def _is_partial(path: str) -> bool:

@@ -5,17 +5,19 @@ Secrets are random numbers of 256 bits, so that a plain digest is as hard to und
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import secrets
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
+from sqlalchemy.orm import Session
 
 from fn3hw.errors import InputError, UnknownName
 from fn3hw.service.database import Database
-from fn3hw.service.errors import Conflict, Forbidden, NotFound, Unauthorized
+from fn3hw.service.errors import Conflict, Forbidden, NotFound, Unauthorized, Unavailable
 from fn3hw.service.models import Login, Token, now
 
 SCOPES = ("read", "submit", "admin")
@@ -58,7 +60,8 @@ def create(database: Database, name: str, scope: str, *, days: float | None = No
     if days is not None and not 0 < days <= 36500:
         raise InputError(f"A token cannot be valid for {days:g} days.")
     token_id, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
-    with database.session() as session:
+
+    def make(session: Session) -> None:
         if session.scalar(select(Token).where(Token.name == name)):
             raise Conflict(f"A token is called {name!r} already.", hint="Choose another name, or revoke it first.")
         session.add(
@@ -71,6 +74,8 @@ def create(database: Database, name: str, scope: str, *, days: float | None = No
                 expires_at=now() + timedelta(days=days) if days is not None else None,
             )
         )
+
+    database.add(make)
     return f"{_PREFIX}_{token_id}_{secret}"
 
 
@@ -87,7 +92,7 @@ def holder_of(database: Database, text: str) -> Holder:
     if token is None or not hmac.compare_digest(token.secret_sha256, digest(secret)) or not _is_valid(token):
         raise _refused()
     if token.used_at is None or now() - token.used_at > timedelta(minutes=1):
-        with database.session() as session:
+        with contextlib.suppress(Unavailable), database.session() as session:  # a full disk can still be read
             session.execute(update(Token).where(Token.id == token.id).values(used_at=now()))
     return Holder(token.id, token.scope, token.expires_at)
 
@@ -102,6 +107,7 @@ def log_in(database: Database, text: str) -> tuple[str, datetime]:
     cookie = secrets.token_urlsafe(32)
     end = min(now() + LOGIN, holder.expires_at or now() + LOGIN)
     with database.session() as session:
+        session.execute(delete(Login).where(Login.expires_at < now()))
         session.add(Login(cookie_sha256=digest(cookie), token_id=holder.token_id, expires_at=end))
     return cookie, end
 

@@ -59,10 +59,9 @@ def tar_of(files: dict[str, bytes]) -> bytes:
 
 def fill(parts: Parts, *, points: int = 40, name: str = "zoo") -> Ids:
     """Make one of everything."""
-    from fn3hw.service.upload import unpacked
-
-    stored = parts.storage.put(io.BytesIO(run_tar()))
-    read = catalog.read_run(parts.storage, unpacked(parts.storage, stored, limit=1 << 30))
+    with tarfile.open(fileobj=io.BytesIO(run_tar())) as packed:
+        files = {one.name: parts.storage.put(packed.extractfile(one)) for one in packed}  # type: ignore[arg-type]
+    read = catalog.read_run(parts.storage, files)
     space = read.supernet.space
     atlas = parts.storage.put(io.BytesIO(atlas_text(space, points).encode()))
     profile = parts.storage.put(io.BytesIO(b"{}"))

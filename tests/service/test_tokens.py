@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import NoReturn
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from fn3hw.errors import InputError
 from fn3hw.service import tokens
 from fn3hw.service.database import Database
-from fn3hw.service.errors import Conflict, Forbidden, NotFound, Unauthorized
+from fn3hw.service.errors import Conflict, Forbidden, NotFound, Unauthorized, Unavailable
 from fn3hw.service.models import Login, Token, now
 from fn3hw.service.tokens import SCOPES, Holder
 
@@ -48,6 +49,27 @@ def test_expired_and_revoked_tokens_and_their_browsers_are_refused(database: Dat
         with pytest.raises(Unauthorized):
             tokens.holder_of_cookie(database, cookie)
     assert not tokens.any_admin(database)
+
+
+def test_a_disk_that_is_full_still_lets_one_in(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = tokens.create(database, "mine", "read")
+
+    def full() -> NoReturn:
+        raise Unavailable("The database cannot be used now.")
+
+    monkeypatch.setattr(database, "session", full)
+    assert tokens.holder_of(database, text).scope == "read"
+
+
+def test_browsers_that_are_out_of_date_are_removed(database: Database) -> None:
+    text = tokens.create(database, "mine", "read")
+    first, _ = tokens.log_in(database, text)
+    with database.session() as session:
+        session.execute(update(Login).values(expires_at=now() - timedelta(seconds=1)))
+    second, _ = tokens.log_in(database, text)
+    with database.session() as session:
+        kept = set(session.scalars(select(Login.cookie_sha256)))
+    assert kept == {tokens.digest(second)} and first != second
 
 
 def test_a_browser_is_forgotten(database: Database) -> None:

@@ -6,18 +6,19 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from itertools import pairwise, product
 from pathlib import Path
 
 import pytest
 
-from fn3hw.client import Client
+from fn3hw.client import Client, Job
+from fn3hw.client.options import ProfileOptions
 from fn3hw.errors import UnknownName
 from fn3hw.service.jobs import flow
 from tests.service.conftest import wait_for
 from tests.service.running import Running, server_at
 from tests.service.test_serving import progressing
 
-N = 3
 pytestmark = pytest.mark.slow
 
 
@@ -47,20 +48,28 @@ def crowd(tmp_path: Path, database_url: str) -> Iterator[list[Running]]:
         one.end(signal.SIGKILL)
 
 
-def test_two_devices_are_busy_at_once_and_each_with_one_job(crowd: list[Running]) -> None:
+def test_two_devices_are_busy_at_once_and_each_with_one_measurement(crowd: list[Running], made: Path) -> None:
     client = crowd[0].client()
-    jobs = [client.ask_check(name) for _ in range(N) for name in ("left", "right")]
-    both, most = 0, 0
-    while any(client.job(job.id).state in ("queued", "running") for job in jobs):
-        running = [job for job in map(client.job, [job.id for job in jobs]) if job.state == "running"]
-        devices = [job.device for job in running]
-        most = max(most, *(devices.count(name) for name in ("left", "right")))
-        both += set(devices) == {"left", "right"}
-        time.sleep(0.2)
-    ended = [client.job(job.id) for job in jobs]
-    assert {job.state for job in ended} == {"succeeded"} and most == 1 and both > 0
+    run = client.push(made)
+    options: ProfileOptions = {"subnets": 4, "holdout": 0, "allow_noisy": True}
+    jobs = [client.ask_check(name) for name in ("left", "right")]
+    jobs += [client.profile(run, name, wait=False, **options) for name in ("left", "right")]
+    jobs += [client.profile(run, name, wait=False, **options, repeat=1) for name in ("left", "right")]
+    ended = [client.wait(job) for job in jobs]
+    took = {name: sorted(times(job) for job in ended if job.device == name) for name in ("left", "right")}
+    for each in took.values():
+        assert len(each) == 3 and all(before[1] <= after[0] for before, after in pairwise(each))
+    both = sum(max(0.0, min(a[1], b[1]) - max(a[0], b[0])) for a, b in product(took["left"], took["right"]))
+    alone = sum(end - start for start, end in took["left"])
+    assert both > 0.5 * alone
     assert {job.worker for job in ended if job.device == "right"} == {"two"}
     assert {job.worker for job in ended if job.device == "left"} == {"one"}
+
+
+def times(job: Job) -> tuple[float, float]:
+    """When a job was begun, and when it was over."""
+    assert job.started_at is not None and job.finished_at is not None
+    return job.started_at.timestamp(), job.finished_at.timestamp()
 
 
 def test_a_worker_that_stays_away_is_stood_in_for(

@@ -32,8 +32,8 @@ from fn3hw.service.jobs.desk import STATES
 from fn3hw.service.models import Entry, Job, now
 from fn3hw.service.pages import add_pages, error_page, wants_page
 
-JSON_BYTES = 1 << 20
-UPLOADS = {("POST", "/v1/runs"), ("PUT", "/v1/profiles")}
+JSON_BYTES, TOO_MANY = 1 << 20, 429
+UPLOADS = {("POST", "/v1/networks"), ("POST", "/v1/runs"), ("PUT", "/v1/profiles")}
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -50,20 +50,16 @@ HEADERS = {
 _LOG = logging.getLogger("fn3hw.service.requests")
 
 
-def create_app(
-    parts: Parts, *, opened: Callable[[], None] = lambda: None, closed: Callable[[], None] = lambda: None
-) -> FastAPI:
+def create_app(parts: Parts, *, closed: Callable[[], None] = lambda: None) -> FastAPI:
     """The server's application.
 
     Args:
         parts: the open parts of the server.
-        opened: called before the first request.
-        closed: called after the last one.
+        closed: called after the last request.
     """
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await run_in_threadpool(opened)
         yield
         await run_in_threadpool(closed)
 
@@ -125,14 +121,14 @@ class Frame:
             return
         started, request_id = time.perf_counter(), secrets.token_hex(8)
         method, path = scope["method"], scope["path"]
-        status = 500
+        status, started_answer = 500, False
         scope.setdefault("state", {})
         limit = None if (method, path) in UPLOADS else JSON_BYTES
 
         async def framed(message: Message) -> None:
-            nonlocal status
+            nonlocal status, started_answer
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, started_answer = message["status"], True
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
@@ -142,6 +138,12 @@ class Frame:
 
         try:
             await self._app(scope, _bounded(receive, limit) if limit else receive, framed)
+        except Exception as error:
+            _LOG.error("A bug, in request %s: %s", request_id, type(error).__name__, exc_info=error)
+            if started_answer:
+                raise
+            told = Fn3hwError("Something went wrong inside the server.", hint=f"Its log says more: {request_id}.")
+            await _told(Request(scope), told, 500)(scope, receive, framed)
         finally:
             seconds = time.perf_counter() - started
             route = getattr(scope.get("route"), "path", "none")
@@ -162,7 +164,9 @@ class Frame:
                     }
                 ),
             ) if _LOG.isEnabledFor(logging.INFO) else None
-            if method not in ("GET", "HEAD", "OPTIONS") and route != "none":
+            # Who has no token writes nothing, but for log-ins, of which an address has few.
+            known = token_id is not None or (route == "/login" and status != TOO_MANY)
+            if method not in ("GET", "HEAD", "OPTIONS") and known:
                 await run_in_threadpool(self._audit, token_id, f"{method} {route}", path, status)
 
     def _audit(self, token_id: str | None, action: str, target: str, status: int) -> None:
@@ -223,15 +227,9 @@ def _handle_errors(app: FastAPI) -> None:
         told = kind(str(error.detail), hint="See /v1/openapi.json")
         return _told(request, told, error.status_code, error.headers)
 
-    async def bug(request: Request, error: Exception) -> Response:
-        logging.getLogger(__name__).error("A bug: %s", type(error).__name__, exc_info=error)
-        told = Fn3hwError("Something went wrong inside the server.", hint="Its log says more, under X-Request-Id.")
-        return _told(request, told, 500)
-
     app.add_exception_handler(Fn3hwError, ours)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(StarletteHTTPException, http)
-    app.add_exception_handler(Exception, bug)
 
 
 def _told(request: Request, error: Fn3hwError, status: int, headers: Mapping[str, str] | None = None) -> Response:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Response
 from pydantic import Field
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from fn3hw.errors import InputError
 from fn3hw.profiler.devices import LOCAL, NOBODY, parse
@@ -100,7 +101,8 @@ def put_device(name: Id, body: NewDevice, _: Admin, parts: PartsOf) -> DeviceMod
     if "\x00" in body.command:
         raise InputError("A command has no zero bytes.")
     parse(body.command)
-    with parts.database.session() as session:
+
+    def put(session: Session) -> DeviceModel:
         device = session.get(Device, name)
         if device is None:
             device = Device(name=name, command=body.command, worker=body.worker, created_at=now())
@@ -108,6 +110,8 @@ def put_device(name: Id, body: NewDevice, _: Admin, parts: PartsOf) -> DeviceMod
         device.command, device.worker = body.command, body.worker
         session.flush()
         return DeviceModel.model_validate(device)
+
+    return parts.database.add(put)
 
 
 @router.delete("/devices/{name}", status_code=204)

@@ -12,6 +12,7 @@ from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import PlainTextResponse, StreamingResponse
 from pydantic import Field
 from sqlalchemy import select
+from sqlalchemy.orm import defer
 
 from fn3hw.service import catalog
 from fn3hw.service.api.shared import (
@@ -160,7 +161,7 @@ def list_jobs(
     after: After = None,
 ) -> Page[JobModel]:
     """Jobs, the newest first."""
-    query = select(Job)
+    query = select(Job).options(defer(Job.log))
     for column, value in ((Job.kind, kind), (Job.state, state), (Job.device, device), (Job.run_id, run)):
         if value is not None:
             query = query.where(column == _text(value))

@@ -15,10 +15,16 @@ from fn3hw.errors import InputError
 from fn3hw.service import catalog
 from fn3hw.service.api.shared import ERRORS, PREFIX, After, Id, Limit, Model, Page, PartsOf, Reader, Submitter, paged
 from fn3hw.service.models import Evaluation, File, Network, Profile, Run, Search
-from fn3hw.service.upload import receive, receive_run
+from fn3hw.service.upload import receive_network, receive_profile, receive_run
 
 router = APIRouter(prefix=PREFIX, tags=["results"], responses=ERRORS)
 Budget = Annotated[float | None, Query(gt=0, allow_inf_nan=False)]
+TAR: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/x-tar": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
 
 
 class NetworkModel(Model):
@@ -32,6 +38,8 @@ class NetworkModel(Model):
     n_blocks: int
     input_shape: list[int]
     n_classes: int
+    onnx_sha256: str = Field(description="Of its file.")
+    space_sha256: str
     created_at: datetime
 
 
@@ -124,6 +132,14 @@ def list_networks(_: Reader, parts: PartsOf, limit: Limit = 50, after: After = N
         )
 
 
+@router.post("/networks", status_code=201, openapi_extra=TAR)
+async def add_network(
+    request: Request, _: Submitter, parts: PartsOf, name: Annotated[str, Query(min_length=1, max_length=200)]
+) -> NetworkModel:
+    """Upload an exported network: a tar of ``supernet.onnx`` and ``space.json``. It can be profiled, not searched."""
+    return NetworkModel.model_validate(await receive_network(request, parts, name))
+
+
 @router.get("/networks/{network_id}")
 def read_network(network_id: Id, _: Reader, parts: PartsOf) -> NetworkModel:
     """One network."""
@@ -143,16 +159,7 @@ def list_runs(
         return paged(session, query, [Run.created_at, Run.id], limit, after, RunModel.model_validate)
 
 
-@router.post(
-    "/runs",
-    status_code=201,
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {"application/x-tar": {"schema": {"type": "string", "format": "binary"}}},
-        }
-    },
-)
+@router.post("/runs", status_code=201, openapi_extra=TAR)
 async def add_run(
     request: Request, _: Submitter, parts: PartsOf, name: Annotated[str, Query(min_length=1, max_length=200)]
 ) -> RunModel:
@@ -199,16 +206,7 @@ async def add_profile(
     """Upload a profile file that was measured elsewhere."""
     if not re.fullmatch(r"[A-Za-z0-9._-]+", device):
         raise InputError(f"{device[:80]!r} is no name for a device.")
-    stored = await receive(request, parts)
-
-    def add() -> ProfileModel:
-        read = catalog.read_profile(parts.storage, stored)
-        with parts.database.session() as session:
-            row = catalog.add_profile(session, read, device=device, summary={}, job_id=None)
-            return ProfileModel.model_validate(row)
-
-    found: ProfileModel = await request.app.state.in_thread(add)
-    return found
+    return ProfileModel.model_validate(await receive_profile(request, parts, device))
 
 
 @router.get("/profiles/{profile_id}")
@@ -303,7 +301,7 @@ async def lookup(
     },
 )
 def read_artifact(
-    sha256: Annotated[str, Id],
+    sha256: Id,
     _: Reader,
     parts: PartsOf,
     range_: Annotated[str | None, Header(alias="Range", max_length=100)] = None,

@@ -26,8 +26,9 @@ from fn3hw.service import tokens
 from fn3hw.service.atlases import Atlases
 from fn3hw.service.database import Database
 from fn3hw.service.errors import Forbidden, Unauthorized
+from fn3hw.service.jobs.child import is_locked
 from fn3hw.service.jobs.desk import Desk
-from fn3hw.service.limits import Limiter
+from fn3hw.service.limits import Limiter, Pace
 from fn3hw.service.models import Moment
 from fn3hw.service.settings import Settings
 from fn3hw.service.storage import Storage
@@ -59,10 +60,12 @@ class Parts:
     desk: Desk
     atlases: Atlases
     limiter: Limiter = field(init=False)
+    pace: Pace = field(init=False)
     holders: KnownHolders = field(init=False)
 
     def __post_init__(self) -> None:
         self.limiter = Limiter(self.settings.requests_per_s)
+        self.pace = Pace(lambda: is_locked(self.settings.measured))
         self.holders = KnownHolders(self.database)
 
 
@@ -148,6 +151,7 @@ def needs(scope: str) -> Any:
         request.state.holder = found
         parts.limiter.check(found.token_id)
         found.check(scope)
+        await parts.pace.turn()
         return found
 
     return Depends(holder)
@@ -273,7 +277,7 @@ def _position(after: str, by: Sequence[InstrumentedAttribute[Any]]) -> list[Any]
     try:
         values = json.loads(base64.b64decode(after.encode(), altchars=b"-_", validate=True))
         return [literal(_value(one, column.type), column.type) for one, column in zip(values, by, strict=True)]
-    except (ValueError, TypeError, binascii.Error, RecursionError) as error:
+    except (ValueError, TypeError, OverflowError, binascii.Error, RecursionError) as error:
         raise InputError("`after` is no `next` that this server gave.", hint="Begin at the first page.") from error
 
 
@@ -283,4 +287,6 @@ def _value(one: Any, kind: TypeEngine[Any]) -> Any:
     whole = isinstance(kind, Integer)
     if not (type(one) is int and abs(one) < 2**63 if whole else type(one) is str and "\x00" not in one):
         raise ValueError(one)
+    if not whole:
+        one.encode()  # half of a pair of surrogates is no text
     return one

@@ -57,7 +57,3 @@ class Carrier:
         except (Unavailable, FileNotFoundError):
             pass
         self._last = time.monotonic()
-
-    def forget(self) -> None:
-        """Delete the copies."""
-        self._storage.forget(self._job_id)

@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
+from fn3hw.service.jobs import cores
+
 RESULT = "result.json"
 PATIENCE_S = 20.0
 POLL_S = 0.2
@@ -76,6 +78,15 @@ def locked(
         yield files
 
 
+def is_locked(path: Path) -> bool:
+    """Whether somebody holds the lock on a file."""
+    try:
+        with path.open() as file:
+            return not _taken(file, fcntl.LOCK_SH)
+    except FileNotFoundError:
+        return False
+
+
 def run_verb(
     arguments: Sequence[str],
     folder: Path,
@@ -108,6 +119,7 @@ def run_verb(
             pass_fds=[file.fileno() for file in held],
             start_new_session=True,
         )
+        cores.give_all(process.pid)
         lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         reader = threading.Thread(target=_read, args=(process.stderr, lines), daemon=True)
         reader.start()
@@ -173,9 +185,9 @@ def _read(stream: IO[bytes] | None, lines: queue.SimpleQueue[bytes | None]) -> N
     lines.put(None)
 
 
-def _taken(file: IO[str]) -> bool:
+def _taken(file: IO[str], kind: int = fcntl.LOCK_EX) -> bool:
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
         return True
     except OSError:
         return False

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from sqlalchemy import select, update
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from fn3hw.service import catalog
@@ -68,12 +67,7 @@ class Desk:
             NotFound, Conflict, InputError: as `Parameters.work`; `Conflict` too where the key was given for another.
         """
         asked = _digest(parameters)
-        try:
-            with self._database.session() as session:
-                job, new = self._submitted(session, parameters, asked, token_id, key)
-        except IntegrityError:  # the same was asked for at the same time
-            with self._database.session() as session:
-                job, new = self._submitted(session, parameters, asked, token_id, key)
+        job, new = self._database.add(lambda session: self._submitted(session, parameters, asked, token_id, key))
         if job.state == "queued":
             self._queues.put(job.id, job.attempt, job.queue, job.device)
         return job, new
@@ -122,7 +116,7 @@ class Desk:
             Conflict: it is not over, or it succeeded.
         """
         with self._database.session() as session:
-            job = catalog.job(session, job_id)
+            job = catalog.job(session, job_id, lock=True)
             if job.state not in ("failed", "cancelled"):
                 raise Conflict(f"Job {job.id} is {job.state}: only one that failed or was cancelled is tried again.")
             device = session.get(Device, job.device) if job.device else None
@@ -138,7 +132,7 @@ class Desk:
             NotFound: there is no such job.
         """
         with self._database.session() as session:
-            job = catalog.job(session, job_id)
+            job = catalog.job(session, job_id, lock=True)
             if job.state == "queued":
                 job.state, job.finished_at = "cancelled", now()
             elif job.state == "running":
@@ -149,11 +143,27 @@ class Desk:
         return job
 
     def put_open_jobs(self) -> None:
-        """Hand out once more what is queued: a kill between the row and the queue has lost nothing."""
+        """Hand out once more what is queued: a kill between the row and the queue has lost nothing.
+
+        What waits for a device that belongs to another worker by now waits for that one.
+        """
         with self._database.reading() as session:
-            waiting = list(session.scalars(select(Job).where(Job.state == "queued")))
-        for job in waiting:
-            self._queues.put(job.id, job.attempt, job.queue, job.device)
+            asked = select(Job, Device).outerjoin(Device, Device.name == Job.device).where(Job.state == "queued")
+            waiting = [(job, queue_of(device) if device else job.queue) for job, device in session.execute(asked)]
+        for job, queue in waiting:
+            if queue != job.queue:
+                job = self._moved(job, queue)
+            if job.state == "queued":
+                self._queues.put(job.id, job.attempt, job.queue, job.device)
+
+    def _moved(self, waiting: Job, queue: str) -> Job:
+        with self._database.session() as session:
+            job = catalog.job(session, waiting.id, lock=True)
+            if job.state != "queued" or job.attempt != waiting.attempt:
+                return job
+            job.queue, job.attempt = queue, job.attempt + 1
+        self._queues.take_back(waiting.id, waiting.attempt)
+        return job
 
     def begin(self, job_id: str, attempt: int, worker: str) -> tuple[Job, str | None] | None:
         """A worker begins a job that another one, or itself, may have begun before; None where nothing is to be done.
@@ -162,7 +172,7 @@ class Desk:
             The job, and the worker that had begun it before.
         """
         with self._database.session() as session:
-            job = session.get(Job, job_id)
+            job = session.get(Job, job_id, with_for_update=True)
             if job is None or job.attempt != attempt or job.state not in OPEN:
                 return None
             before = job.worker
@@ -170,14 +180,13 @@ class Desk:
             job.started_at = job.started_at or now()
             return job, before
 
-    def report(self, job_id: str, *, progress: Mapping[str, Any] | None, log: str) -> bool:
-        """A worker says how far it is; whether the job is to stop."""
+    def report(self, job_id: str, *, progress: Mapping[str, Any] | None, log: str) -> None:
+        """A worker says how far it is."""
         with self._database.session() as session:
             changes: dict[str, Any] = {"log": log[-LOG_CHARACTERS:]}
             if progress is not None:
                 changes["progress"] = dict(progress)
             session.execute(update(Job).where(Job.id == job_id).values(**changes))
-            return bool(session.scalar(select(Job.cancel).where(Job.id == job_id)))
 
     def is_cancelled(self, job_id: str) -> bool:
         """Whether a job is to stop."""

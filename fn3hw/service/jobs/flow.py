@@ -12,7 +12,8 @@ import platform
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -53,16 +54,24 @@ def _job(job_id: str, attempt: int) -> None:
 
 @DBOS.step(name="perform")
 def _perform(job_id: str, attempt: int) -> dict[str, Any] | None:
-    try:
+    with _not_over():
         return _open().perform(job_id, attempt)
-    except Parked:
-        threading.Event().wait()  # the process ends now, and this step is not over
-        raise
 
 
-@DBOS.step(name="finish", retries_allowed=True, max_attempts=8, interval_seconds=1.0)
+@DBOS.step(name="finish")
 def _finish(job_id: str, attempt: int, brought: dict[str, Any]) -> None:
-    _open().finish(job_id, attempt, brought)
+    with _not_over():
+        _open().finish(job_id, attempt, brought)
+
+
+@contextmanager
+def _not_over() -> Iterator[None]:
+    """A step that is parked is not over: the process ends now, and the step begins anew in the next one."""
+    try:
+        yield
+    except Parked:
+        threading.Event().wait()
+        raise
 
 
 class Flow:
@@ -181,13 +190,22 @@ class Flow:
             return True
 
     def _beat(self) -> None:
+        since = last = time.monotonic()
         while not self._closing.wait(BEAT_S):
+            if time.monotonic() - last > 3 * BEAT_S:
+                since = time.monotonic()
+            last = time.monotonic()
             try:
                 self._seen()
-                self._recover_lost()
+                if last - since > LOST_S:  # after an outage, of the database or of this machine, others are late, too
+                    self._recover_lost()
                 self.desk.put_open_jobs()
             except (InputError, DBOSException) as error:
+                since = time.monotonic()
                 _LOG.warning("%s", error)
+            except Exception as error:
+                since = time.monotonic()
+                _LOG.error("A bug: %s", type(error).__name__, exc_info=error)
 
     def _seen(self) -> None:
         with self._database.session() as session:

@@ -12,11 +12,12 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from sqlalchemy.orm import Session
 
+from fn3hw.cost.evidence import MIN_SUBNETS
 from fn3hw.errors import InputError, UnknownName
 from fn3hw.profiler.devices import LOCAL
 from fn3hw.service import catalog
 from fn3hw.service.errors import Conflict
-from fn3hw.service.models import Device, Job, Profile, Run, Search, now
+from fn3hw.service.models import Device, Job, Network, Profile, Search, now
 from fn3hw.service.storage import Storage, Stored
 from fn3hw.training import Recipe, packaged_recipes, toml
 
@@ -59,6 +60,11 @@ class Work:
         """Whether it computes or measures on the worker's own machine, where nothing else may at the same time."""
         return self.command in (None, LOCAL)
 
+    @property
+    def measures_here(self) -> bool:
+        """Whether it measures the worker's own machine."""
+        return self.command == LOCAL
+
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
@@ -83,6 +89,8 @@ class Parameters(BaseModel, ABC):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: ClassVar[str]
+    hidden: ClassVar[tuple[str, ...]] = ()
+    """Entries of the verb's document that are not for all who may read."""
     repeat: Repeat = 0
 
     @abstractmethod
@@ -113,7 +121,7 @@ class Train(Parameters):
     settings: Annotated[
         dict[str, Any], Field(max_length=64, description="Fields that differ from the recipe, such as epochs.")
     ] = {}
-    name: Annotated[str, Field(max_length=200)] = ""
+    name: Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f]*$")] = ""
 
     def effective(self) -> Recipe:
         """The recipe with its changes.
@@ -155,6 +163,7 @@ class Check(Parameters):
     """See whether a device answers, and what limits trust in it: ``fn3hw device check``."""
 
     kind: ClassVar = "check"
+    hidden: ClassVar = ("command",)
     device: ID
 
     def work(self, session: Session) -> Work:
@@ -163,23 +172,24 @@ class Check(Parameters):
         return Work(arguments=("device", "check", device.name), **_on(device))
 
     def finish(self, storage: Storage, outcome: Outcome) -> Rows:
-        """What the device said, without its command."""
+        """What the device said; what is known of one that did not answer stays."""
 
         def rows(session: Session, job: Job) -> None:
-            device = catalog.device(session, self.device)
-            device.health = {name: value for name, value in outcome.document.items() if name != "command"}
-            device.checked_at = now()
+            if outcome.document:
+                device = catalog.device(session, self.device)
+                device.health, device.checked_at = dict(outcome.document), now()
 
         return rows
 
 
 class Measure(Parameters):
-    """Measure subnets of a run on a device: ``fn3hw profile``."""
+    """Measure subnets of a run, or of a network without one, on a device: ``fn3hw profile``."""
 
     kind: ClassVar = "profile"
-    run: ID
+    run: ID | None = None
+    network: ID | None = None
     device: ID = LOCAL
-    subnets: Annotated[int | None, Field(ge=2, le=10_000)] = None
+    subnets: Annotated[int | None, Field(ge=MIN_SUBNETS, le=10_000)] = None
     target_mape: Annotated[float | None, Field(gt=0, lt=1)] = None
     minutes: Annotated[float | None, Field(gt=0, le=1440)] = None
     holdout: Annotated[int, Field(ge=0, le=1000)] = 10
@@ -189,20 +199,31 @@ class Measure(Parameters):
     seed: Seed = 0
     allow_noisy: bool = False
 
+    @model_validator(mode="after")
+    def _one_network(self) -> Measure:
+        if (self.run is None) == (self.network is None):
+            raise ValueError("give run or network")
+        return self
+
     def work(self, session: Session) -> Work:
         """Measure into ``profile.json``."""
-        run, device = catalog.run(session, self.run), catalog.device(session, self.device)
+        device = catalog.device(session, self.device)
+        if self.run is not None:
+            run = catalog.run(session, self.run)
+            network, files = catalog.network(session, run.network_id), catalog.run_files(session, run, RUN)
+        else:
+            network = catalog.network(session, self.network or "")
+            files = catalog.network_files(network, RUN)
         arguments = ["profile", RUN, "--device", device.name, "--output", PROFILE]
         arguments += _options(self, ("subnets", "target_mape", "minutes", "holdout", "threads", "seed"))
         arguments += ["--sweep"] * self.sweep + ["--allow-noisy"] * self.allow_noisy
-        files = catalog.run_files(session, run, RUN)
         if self.origin is not None:
-            files[ORIGIN] = _fitting(session, run, self.origin).sha256
+            files[ORIGIN] = _fitting(session, network, self.origin).sha256
             arguments += ["--from", ORIGIN]
         return Work(
             arguments=tuple(arguments),
             files=files,
-            run_id=run.id,
+            run_id=self.run,
             keep=(PROFILE,),
             carry=(f"{PROFILE}.journal",),
             **_on(device),
@@ -238,7 +259,7 @@ class FindFront(Parameters):
     def work(self, session: Session) -> Work:
         """Search in ``run``, with all that was evaluated before."""
         run = catalog.run(session, self.run)
-        profile = _fitting(session, run, self.profile)
+        profile = _fitting(session, catalog.network(session, run.network_id), self.profile)
         arguments = ["search", RUN, "--profile", PROFILE, *_options(self, ("evaluations", "images", "cost", "seed"))]
         arguments += [part for level in self.level for part in ("--level", level)]
         arguments += ["--race" if self.race else "--no-race"]
@@ -354,7 +375,7 @@ class Compare(Parameters):
     def work(self, session: Session) -> Work:
         """Compare into ``report``."""
         run = catalog.run(session, self.run)
-        profile = _fitting(session, run, self.profile)
+        profile = _fitting(session, catalog.network(session, run.network_id), self.profile)
         arguments = ["compare", RUN, "--profile", PROFILE, "--output", "report"]
         arguments += _options(self, ("seeds", "evaluations", "images", "final_images"))
         arguments += [part for method in self.methods for part in ("--method", method)]
@@ -376,12 +397,12 @@ def parameters_of(job: Job) -> Parameters:
     return KINDS[job.kind].model_validate(job.parameters)
 
 
-def _fitting(session: Session, run: Run, profile_id: str) -> Profile:
+def _fitting(session: Session, network: Network, profile_id: str) -> Profile:
     profile = catalog.profile(session, profile_id)
-    if profile.architecture != catalog.network(session, run.network_id).architecture:
+    if profile.architecture != network.architecture:
         raise Conflict(
-            f"Profile {profile.id} is of another network than run {run.id}.",
-            hint="Profile this run on the device first.",
+            f"Profile {profile.id} is of another network than {network.id}.",
+            hint="Profile this network on the device first.",
         )
     return profile
 

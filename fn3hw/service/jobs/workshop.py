@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
+import math
 import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from sqlalchemy.orm import Session
 
 from fn3hw.errors import Fn3hwError
 from fn3hw.profiler.devices import LOCAL, SCHEMA
@@ -24,16 +28,19 @@ from fn3hw.service.errors import Unavailable
 from fn3hw.service.jobs.carrier import Carrier
 from fn3hw.service.jobs.child import INTERRUPTED, Ended, locked, run_verb
 from fn3hw.service.jobs.desk import Desk
-from fn3hw.service.jobs.kinds import RUN, Outcome, Work, parameters_of
+from fn3hw.service.jobs.kinds import KINDS, RUN, Outcome, Work, parameters_of
 from fn3hw.service.models import Job, now
 from fn3hw.service.settings import Settings
 from fn3hw.service.storage import Storage, Stored
 from fn3hw.space.files import write_text
 
+AGAIN_S, PATIENCE_S = 2.0, 600.0
 REPORT_EVERY_S = 1.0
 ASK_EVERY_S = 0.5
 LOG = "log.txt"
 _PREPARED = ".prepared"
+_LOG = logging.getLogger(__name__)
+Value = TypeVar("Value")
 
 
 class Parked(Exception):
@@ -64,40 +71,72 @@ class Workshop:
         Raises:
             Parked: the worker is to end.
         """
-        begun = self.desk.begin(job_id, attempt, self.settings.name)
+        begun = self._patiently(lambda: self.desk.begin(job_id, attempt, self.settings.name))
         if begun is None:
             return None
         try:
             return self._performed(*begun)
-        except Fn3hwError as error:
+        except Parked:
+            raise
+        except Exception as error:
             return _failed(error)
 
     def finish(self, job_id: str, attempt: int, brought: Mapping[str, Any]) -> None:
-        """Make the rows that a job ends in. Done again, it changes nothing."""
+        """Make the rows that a job ends in, once database and storage can be used. Done again, it changes nothing.
+
+        Raises:
+            Parked: the worker is to end.
+        """
+        try:
+            self._patiently(lambda: self._finished(job_id, attempt, brought), for_s=PATIENCE_S)
+        except Parked:
+            raise
+        except Exception as error:
+            failed = _failed(error)
+            self._patiently(lambda: self._finished(job_id, attempt, failed))
+
+    def _patiently(self, do: Callable[[], Value], for_s: float = math.inf) -> Value:
+        """What ``do`` gives; where something is unavailable, it is tried again, for so many seconds."""
+        end = time.monotonic() + for_s
+        while True:
+            try:
+                return do()
+            except Unavailable as error:
+                _LOG.warning("Trying again: %s", error.message)
+                if self.closing.wait(AGAIN_S):
+                    raise Parked from error
+                if time.monotonic() > end:
+                    raise
+
+    def _finished(self, job_id: str, attempt: int, brought: Mapping[str, Any]) -> None:
         files = {path: Stored(**one) for path, one in brought["files"].items()}
         error, rows = brought["error"], None
+        with self.database.reading() as session:
+            asked = catalog.job(session, job_id)
+        hidden = {"error", *KINDS[asked.kind].hidden}
+        document = {name: value for name, value in (brought["document"] or {}).items() if name not in hidden}
         if brought["state"] != "cancelled" and (error is None or files):
-            outcome = Outcome(document=brought["document"] or {}, files=files)
-            with self.database.reading() as session:
-                parameters = parameters_of(catalog.job(session, job_id))
             try:
-                rows = parameters.finish(self.storage, outcome)
+                rows = parameters_of(asked).finish(self.storage, Outcome(document=document, files=files))
             except Unavailable:
                 raise
-            except (Fn3hwError, KeyError, StopIteration) as failed:
+            except Exception as failed:
                 error = error or _body(failed)
-        with self.database.session() as session:
-            job = catalog.job(session, job_id)
+
+        def end(session: Session) -> None:
+            job = catalog.job(session, job_id, lock=True)
             if job.attempt != attempt or job.state != "running":
                 return
             catalog.add_job_files(session, job, files)
             if rows is not None:
                 rows(session, job)
             if brought["document"] is not None:
-                job.result = {name: value for name, value in brought["document"].items() if name != "error"}
+                job.result = document
             job.error = error
             job.state = "succeeded" if error is None else brought["state"]
             job.finished_at = now()
+
+        self.database.add(end)
         if error is None:
             shutil.rmtree(self.settings.jobs / job_id, ignore_errors=True)
             self.storage.forget(job_id)
@@ -112,6 +151,8 @@ class Workshop:
         paths = [folder / "lock"]
         if work.needs_quiet:
             paths.append(self.settings.jobs / "quiet.lock")
+        if work.measures_here:
+            paths.append(self.settings.measured)
         carrier = Carrier(self.storage, job.id, folder, work.carry)
 
         def attend() -> bool:
@@ -204,7 +245,7 @@ class _Reporter:
 
     def say(self, line: str) -> None:
         text = f"{now():%Y-%m-%d %H:%M:%S} {line}\n"
-        with self._path.open("a") as log:
+        with contextlib.suppress(OSError), self._path.open("a") as log:  # a full disk is found by the verb
             log.write(text)
         self._log += text
         self._told()
@@ -232,7 +273,11 @@ class _Reporter:
             self._desk.report(self._job_id, progress=self._progress, log=self._log)
 
 
-def _failed(error: Fn3hwError) -> dict[str, Any]:
+def _failed(error: Exception) -> dict[str, Any]:
+    if isinstance(error, OSError):
+        error = Unavailable(f"The worker cannot use its folder: {error.strerror or type(error).__name__}.")
+    elif not isinstance(error, Fn3hwError):
+        _LOG.error("A bug: %s", type(error).__name__, exc_info=error)
     return {"state": "failed", "document": None, "error": _body(error), "files": {}}
 
 

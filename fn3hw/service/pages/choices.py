@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from sqlalchemy import select
+from sqlalchemy import Select, exists, false, select
 from sqlalchemy.orm import Session
 
 from fn3hw.baselines.methods import method_names
@@ -23,6 +23,7 @@ class Choices:
     Args:
         devices: names.
         runs: all, or the one of a page.
+        networks: those without a run.
         pairs: runs with the profiles of their networks.
         searches: with their runs and profiles.
         recipes: names of the packaged ones.
@@ -31,6 +32,7 @@ class Choices:
 
     devices: list[str]
     runs: list[Run]
+    networks: list[Network]
     pairs: list[tuple[Run, Profile]]
     searches: list[tuple[Search, Run, Profile]]
     recipes: list[str] = field(default_factory=packaged_recipes)
@@ -42,6 +44,11 @@ class Choices:
     def quantities(self) -> set[str]:
         """What the costs of the searches are."""
         return {profile.quantity for _, _, profile in self.searches}
+
+
+def bare_networks() -> Select[Network]:
+    """Networks that no run is of, the newest first."""
+    return select(Network).where(~exists().where(Run.network_id == Network.id)).order_by(Network.created_at.desc())
 
 
 def choices(session: Session, run: Run | None = None) -> Choices:
@@ -58,9 +65,11 @@ def choices(session: Session, run: Run | None = None) -> Choices:
     if run is not None:
         of = Run.id == run.id
         runs, pairs, searches = runs.where(of), pairs.where(of), searches.where(of)
+    bare = bare_networks() if run is None else bare_networks().where(false())
     return Choices(
         devices=list(session.scalars(select(Device.name).order_by(Device.name))),
         runs=list(session.scalars(runs.order_by(Run.created_at.desc()).limit(MOST_SHOWN))),
+        networks=list(session.scalars(bare.limit(MOST_SHOWN))),
         pairs=[
             (one, profile)
             for one, profile in session.execute(pairs.order_by(Profile.created_at.desc()).limit(MOST_SHOWN))

@@ -17,7 +17,7 @@ from fn3hw.service.api.shared import Id, PartsOf
 from fn3hw.service.jobs.kinds import Check
 from fn3hw.service.models import Device, Job, Profile, Worker, now
 from fn3hw.service.pages.jobs import once_more, told
-from fn3hw.service.pages.shared import MOST_SHOWN, Administrator, Asker, Form, Viewer, page
+from fn3hw.service.pages.shared import IN_LISTS, MOST_SHOWN, Administrator, Asker, Form, Viewer, page
 
 router = APIRouter()
 SILENT = timedelta(seconds=30)
@@ -62,7 +62,7 @@ def show_device(request: Request, viewer: Viewer, parts: PartsOf, name: Id) -> R
     with parts.database.reading() as session:
         device = catalog.device(session, name)
         profiles = select(Profile).where(Profile.device == name).order_by(Profile.created_at.desc())
-        jobs = select(Job).where(Job.device == name).order_by(Job.created_at.desc())
+        jobs = select(Job).options(*IN_LISTS).where(Job.device == name).order_by(Job.created_at.desc())
         workers = select(Worker) if device.worker is None else select(Worker).where(Worker.name == device.worker)
         return page(
             request,
@@ -83,5 +83,6 @@ def check_device(request: Request, viewer: Asker, parts: PartsOf, name: Id) -> R
         last = session.scalar(
             select(Job).where(Job.kind == "check", Job.device == name).order_by(Job.created_at.desc()).limit(1)
         )
-    job, _ = parts.desk.submit(once_more(Check(device=name), last), token_id=viewer.token_id)
+        wanted = once_more(session, Check(device=name), last)
+    job, _ = parts.desk.submit(wanted, token_id=viewer.token_id)
     return RedirectResponse(f"/jobs/{job.id}", status_code=303)

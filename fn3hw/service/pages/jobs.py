@@ -15,9 +15,9 @@ from fn3hw.errors import InputError
 from fn3hw.service import catalog
 from fn3hw.service.api.shared import After, Id, PartsOf, paged
 from fn3hw.service.jobs.desk import OPEN, STATES
-from fn3hw.service.jobs.kinds import KINDS, Parameters, Train, parameters_of
+from fn3hw.service.jobs.kinds import KINDS, REPEATS, Parameters, Train, parameters_of
 from fn3hw.service.models import Device, File, Job, JobFile, Profile, Run, Search
-from fn3hw.service.pages.shared import Asker, Form, Viewer, page
+from fn3hw.service.pages.shared import IN_LISTS, Asker, Form, Viewer, page
 
 router = APIRouter()
 PER_PAGE = 30
@@ -42,7 +42,7 @@ def list_jobs(
     """Jobs, the newest first."""
     asked = {"kind": kind, "state": state, "device": device, "run": run}
     columns = {"kind": Job.kind, "state": Job.state, "device": Job.device, "run": Job.run_id}
-    query = select(Job)
+    query = select(Job).options(*IN_LISTS)
     for name, value in asked.items():
         if value:
             query = query.where(columns[name] == value.replace("\x00", ""))
@@ -101,7 +101,8 @@ def repeat_job(viewer: Asker, parts: PartsOf, job_id: Id) -> Response:
     """Ask for the work of a job that succeeded once more, as another job."""
     with parts.database.reading() as session:
         before = catalog.job(session, job_id)
-    job, _ = parts.desk.submit(once_more(parameters_of(before), before), token_id=viewer.token_id)
+        wanted = once_more(session, parameters_of(before), before)
+    job, _ = parts.desk.submit(wanted, token_id=viewer.token_id)
     return RedirectResponse(f"/jobs/{job.id}", status_code=303)
 
 
@@ -120,6 +121,8 @@ def parameters_from(form: FormData) -> Parameters:
         texts = [text for text in texts if text]
         if name == "of" and texts:
             fields["run"], _, fields["profile"] = texts[-1].partition(" ")
+        elif name == "run" and texts:
+            fields["network" if texts[-1].startswith("network-") else "run"] = texts[-1]
         elif name.startswith("settings.") and texts:
             fields.setdefault("settings", {})[name.partition(".")[2]] = _number(texts[-1])
         elif texts and name in _MANY:
@@ -135,12 +138,17 @@ def parameters_from(form: FormData) -> Parameters:
     return found
 
 
-def once_more(parameters: Parameters, last: Job | None) -> Parameters:
-    """The same work as another job than the last one; as that one while it is not over."""
+def once_more(session: Session, parameters: Parameters, last: Job | None) -> Parameters:
+    """The same work as a job that is not there yet; as the last one while that is not over."""
     if last is None:
         return parameters
     known = parameters_of(last)
-    return known if last.state in OPEN else known.model_copy(update={"repeat": known.repeat + 1})
+    if last.state not in OPEN:
+        for repeat in range(known.repeat + 1, REPEATS):
+            found = known.model_copy(update={"repeat": repeat})
+            if session.get(Job, found.job_id) is None:
+                return found
+    return known
 
 
 def told(error: ValidationError) -> InputError:

@@ -10,7 +10,7 @@ from fn3hw.service.api.shared import PartsOf
 from fn3hw.service.jobs.desk import OPEN
 from fn3hw.service.models import Device, Job, Profile, Run, Search
 from fn3hw.service.pages.choices import choices
-from fn3hw.service.pages.shared import Viewer, page
+from fn3hw.service.pages.shared import IN_LISTS, Viewer, page
 
 router = APIRouter()
 RECENT = 8
@@ -20,7 +20,9 @@ RECENT = 8
 def overview(request: Request, viewer: Viewer, parts: PartsOf) -> Response:
     """Recent jobs, runs and devices, and a form for each kind of job."""
     with parts.database.reading() as session:
-        jobs = list(session.scalars(select(Job).order_by(Job.created_at.desc(), Job.id.desc()).limit(RECENT)))
+        jobs = list(
+            session.scalars(select(Job).options(*IN_LISTS).order_by(Job.created_at.desc(), Job.id.desc()).limit(RECENT))
+        )
         searches = select(Search.run_id, func.count().label("n")).group_by(Search.run_id).subquery()
         runs = session.execute(
             select(Run, searches.c.n)

@@ -13,11 +13,11 @@ from fn3hw.service.api.shared import After, Id, Parts, PartsOf, paged
 from fn3hw.service.errors import NotFound
 from fn3hw.service.jobs.desk import OPEN
 from fn3hw.service.models import Evaluation, Job, Profile, Run, RunFile, Search
-from fn3hw.service.pages.choices import choices
+from fn3hw.service.pages.choices import bare_networks, choices
 from fn3hw.service.pages.columns import columns_of
 from fn3hw.service.pages.kept import Kept
 from fn3hw.service.pages.searches import Answer, Asked, AskedOf, answer_of, point_of
-from fn3hw.service.pages.shared import MOST_SHOWN, KeptOf, Viewer, page
+from fn3hw.service.pages.shared import IN_LISTS, MOST_SHOWN, KeptOf, Viewer, page
 
 router = APIRouter()
 PER_PAGE = 50
@@ -30,7 +30,9 @@ def list_runs(request: Request, viewer: Viewer, parts: PartsOf, after: After = N
     with parts.database.reading() as session:
         found = paged(session, select(Run), [Run.created_at, Run.id], PER_PAGE, after, lambda run: run.id)
         rows = {run.id: run for run in session.scalars(select(Run).where(Run.id.in_(found.items)))}
-        return page(request, "runs.html", viewer, runs=[rows[key] for key in found.items], next=found.next)
+        runs = [rows[key] for key in found.items]
+        networks = list(session.scalars(bare_networks().limit(MOST_SHOWN))) if after is None else []
+        return page(request, "runs.html", viewer, runs=runs, next=found.next, networks=networks)
 
 
 @router.get("/runs/{run_id}")
@@ -50,7 +52,12 @@ def show_run(
         run = catalog.run(session, run_id)
         network = catalog.network(session, run.network_id)
         found = choices(session, run)
-        jobs = select(Job).where(Job.run_id == run.id, Job.state.in_(OPEN)).order_by(Job.created_at.desc())
+        jobs = (
+            select(Job)
+            .options(*IN_LISTS)
+            .where(Job.run_id == run.id, Job.state.in_(OPEN))
+            .order_by(Job.created_at.desc())
+        )
         files = select(RunFile).where(RunFile.run_id == run.id).order_by(RunFile.path)
         count = select(func.count()).select_from(Evaluation).where(Evaluation.run_id == run.id)
         values: dict[str, Any] = {

@@ -10,6 +10,7 @@ from urllib.parse import quote, urlsplit
 from fastapi import Depends, Request
 from fastapi.security import APIKeyCookie
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from sqlalchemy.orm import defer
 from starlette.datastructures import FormData
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
@@ -17,6 +18,7 @@ import fn3hw
 from fn3hw.errors import Fn3hwError
 from fn3hw.service.api.shared import COOKIE, PartsOf, needs
 from fn3hw.service.errors import Unauthorized
+from fn3hw.service.models import Job
 from fn3hw.service.pages import formats
 from fn3hw.service.pages.kept import Kept
 from fn3hw.service.tokens import SCOPES, Holder
@@ -78,6 +80,10 @@ def local_path(text: str) -> str:
     """
     is_plain = all(" " < character != "\\" and character != "\x7f" for character in text)
     return text if text.startswith("/") and not text.startswith("//") and is_plain else "/"
+
+
+IN_LISTS = (defer(Job.log, raiseload=True), defer(Job.result, raiseload=True))
+"""Of jobs in a list, what is long stays in the database."""
 
 
 async def _form(request: Request) -> FormData:

@@ -22,8 +22,8 @@ GET /v1/artifacts/{sha256} | GET /v1/jobs | GET /v1/jobs/{job_id} | GET /v1/jobs
 GET /v1/jobs/{job_id}/log | GET /v1/jobs/{job_id}/events | GET /v1/me
 """
 SUBMIT = """
-POST /v1/devices/{name}/checks | POST /v1/runs | PUT /v1/profiles | POST /v1/trainings | POST /v1/profiles
-POST /v1/searches | POST /v1/exports | POST /v1/comparisons | POST /v1/jobs/{job_id}/cancel
+POST /v1/devices/{name}/checks | POST /v1/networks | POST /v1/runs | PUT /v1/profiles | POST /v1/trainings
+POST /v1/profiles | POST /v1/searches | POST /v1/exports | POST /v1/comparisons | POST /v1/jobs/{job_id}/cancel
 POST /v1/jobs/{job_id}/retry
 """
 ADMIN = """
@@ -118,6 +118,9 @@ def test_changes_are_in_the_audit_log_and_nothing_else(callers: Callers, ids: Id
     callers["read"].get("/v1/jobs")
     answer = callers["admin"].get("/v1/audit")
     found = [(one["action"].split()[0], one["target"], one["status"]) for one in answer.json()["items"]]
+    for _ in range(3):
+        callers["none"].post("/v1/trainings", json={})
+    assert len(callers["admin"].get("/v1/audit").json()["items"]) == 3, "who has no token writes nothing"
     assert found == [
         ("DELETE", "/v1/devices/pi5", 403),
         ("POST", f"/v1/jobs/{ids.jobs['queued']}/cancel", 200),

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import gzip
 import hashlib
+import io
 import json
+import tarfile
 import threading
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 import onnx
 import pytest
@@ -17,6 +21,7 @@ from tests.service.api.conftest import Callers
 from tests.service.conftest import Hands
 from tests.service.rows import Ids, run_tar, tar_of
 
+PROFILES = Path(__file__).parents[3] / "profiles" / "amd-epyc-x86-64"
 RELAXED = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25, deadline=None)
 
 
@@ -45,11 +50,7 @@ def test_a_pushed_run_is_found_again(callers: Callers, parts: Parts) -> None:
 
 
 def spoiled(**changes: bytes | None) -> bytes:
-    import io
-    import tarfile
-
-    with tarfile.open(fileobj=io.BytesIO(run_tar())) as archive:
-        files = {m.name: archive.extractfile(m).read() for m in archive if m.isreg()}  # type: ignore[union-attr]
+    files = members()
     for name, content in changes.items():
         path = name.replace("__", ".")
         files.pop(path, None)
@@ -65,6 +66,27 @@ def external() -> bytes:
     return bytes(onnx.ModelProto(graph=onnx.GraphProto(initializer=[tensor])).SerializeToString())
 
 
+def members() -> dict[str, bytes]:
+    with tarfile.open(fileobj=io.BytesIO(run_tar())) as archive:
+        return {m.name: archive.extractfile(m).read() for m in archive if m.isreg()}  # type: ignore[union-attr]
+
+
+def respaced(**changes: object) -> bytes:
+    """A run whose first gate is another one."""
+    space = json.loads(members()["space.json"])
+    space["gates"][0] |= changes
+    return spoiled(space__json=json.dumps(space).encode())
+
+
+def outputless() -> bytes:
+    """A run whose network gives nothing."""
+    model = onnx.load_from_string(members()["supernet.onnx"])
+    del model.graph.output[:]
+    content = bytes(model.SerializeToString())
+    space = {**json.loads(members()["space.json"]), "onnx_sha256": hashlib.sha256(content).hexdigest()}
+    return spoiled(supernet__onnx=content, space__json=json.dumps(space).encode())
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
@@ -77,6 +99,10 @@ def external() -> bytes:
         (spoiled(supernet__onnx=external()), "other files"),
         (spoiled(run__toml=b"epochs = 'many'"), "run.toml"),
         (spoiled(space__json=b"{}"), "space.json"),
+        (spoiled(run__toml=b"speed = 3\n" + members()["run.toml"]), "speed"),
+        (respaced(level="colour"), "colour"),
+        (respaced(size="many"), "cannot be read"),
+        (outputless(), "cannot be read"),
         (tar_of({f"{number}.txt": b"" for number in range(100)}), "more than"),
     ],
 )
@@ -84,6 +110,26 @@ def external() -> bytes:
 def test_bad_uploads_are_refused_and_leave_no_run(content: bytes, said: str, callers: Callers, kind: str) -> None:
     error_of(callers["submit"].post("/v1/runs?name=bad", content=content), 422, said)
     assert callers["read"].get("/v1/runs").json()["items"] == []
+
+
+def test_a_network_without_a_run_is_the_one_of_the_run(callers: Callers) -> None:
+    bare = spoiled(run__toml=None)
+    first = callers["submit"].post("/v1/networks?name=mine", content=bare)
+    assert first.status_code == 201 and first.json()["name"] == "mine", first.text
+    assert callers["read"].get("/v1/runs").json()["items"] == []
+    run = callers["submit"].post("/v1/runs?name=run", content=run_tar()).json()
+    assert run["network_id"] == first.json()["id"]
+    assert callers["submit"].post("/v1/networks?name=other", content=bare).json() == first.json()
+    error_of(callers["submit"].post("/v1/networks?name=a", content=spoiled(space__json=None)), 422, "space.json")
+    error_of(callers["submit"].post("/v1/networks?name=a", content=spoiled(supernet__onnx=external())), 422, "other")
+
+
+def test_what_is_profiled_is_a_run_or_a_network(callers: Callers, ids: Ids) -> None:
+    made = callers["submit"].post("/v1/profiles", json={"network": ids.network})
+    assert made.status_code == 202 and made.json()["run_id"] is None, made.text
+    for body in ({}, {"network": ids.network, "run": ids.run}):
+        error_of(callers["submit"].post("/v1/profiles", json=body), 422, "run or network")
+    error_of(callers["submit"].post("/v1/profiles", json={"network": "network-0"}), 404, "network")
 
 
 def test_uploads_and_bodies_are_bounded(callers: Callers, parts: Parts) -> None:
@@ -94,8 +140,35 @@ def test_uploads_and_bodies_are_bounded(callers: Callers, parts: Parts) -> None:
     error_of(callers["submit"].post("/v1/trainings", content=body, headers=headers), 413, "1 MiB")
 
 
+def test_what_unpacks_to_too_much_is_too_large(callers: Callers, parts: Parts) -> None:
+    sparse = tarfile.TarInfo("supernet.onnx")
+    sparse.type, sparse.size = tarfile.REGTYPE, parts.settings.upload_mib * 2**20 + 1
+    error_of(callers["submit"].post("/v1/runs?name=a", content=sparse.tobuf() + bytes(1024)), 413, "larger")
+    packed = gzip.compress(run_tar())
+    error_of(callers["submit"].post("/v1/runs?name=a", content=packed), 422, "tar")
+    assert list(parts.storage._local.iterdir()) == []
+
+
+def test_uploads_at_the_same_time_make_one_run(callers: Callers) -> None:
+    answers: list[Any] = []
+
+    def push() -> None:
+        answers.append(callers["submit"].post("/v1/runs?name=mine", content=run_tar()))
+
+    threads = [threading.Thread(target=push) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {answer.status_code for answer in answers} == {201}
+    assert len({answer.json()["id"] for answer in answers}) == 1
+
+
 def test_a_profile_of_something_else_is_refused(callers: Callers) -> None:
     error_of(callers["submit"].put("/v1/profiles?device=pi5", content=b"{}"), 422, "no profile")
+    spoilt = json.loads((PROFILES / "mlp-1-thread.json").read_text())
+    spoilt["created"] = float("nan")
+    error_of(callers["submit"].put("/v1/profiles?device=pi5", content=json.dumps(spoilt).encode()), 422, "profile")
     error_of(callers["submit"].put("/v1/profiles?device=a%20b", content=b"{}"), 422, "no name")
 
 
@@ -241,7 +314,14 @@ def test_pages_hold_every_row_once_newest_first(callers: Callers, ids: Ids, part
     assert len(callers["read"].get("/v1/jobs?kind=train").json()["items"]) == 17
 
 
-@pytest.mark.parametrize("after", ["x", "W10=", "WzEsMl0=", "WyJhIiwiYiJd", "bnVsbA==", "é", "%00"])
+@pytest.mark.parametrize(
+    "after",
+    [
+        *("x", "W10=", "WzEsMl0=", "WyJhIiwiYiJd", "bnVsbA==", "é", "%00"),
+        "WyIwMDAxLTAxLTAxVDAwOjAwOjAwKzIzOjU5IiwgIngiXQ==",  # a moment before the first year
+        "WyIyMDI2LTAxLTAxVDAwOjAwOjAwKzAwOjAwIiwgIlx1ZDgwMCJd",  # half a character
+    ],
+)
 def test_pages_begin_where_a_page_ended_and_nowhere_else(after: str, callers: Callers, ids: Ids) -> None:
     for path in ("jobs", "runs", "devices", "searches"):
         error_of(callers["read"].get(f"/v1/{path}", params={"after": after}), 422, "next")
@@ -306,6 +386,23 @@ def test_a_database_that_is_gone(callers: Callers, parts: Parts, monkeypatch: py
     answer = callers["read"].get("/v1/jobs")
     assert error_of(answer, 503, "database")["code"] == "unavailable" and "secret" not in answer.text
     error_of(callers["none"].get("/readyz"), 503, "database")
+
+
+def test_a_bug_is_told_with_the_number_of_its_request(
+    callers: Callers, ids: Ids, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(*_: object) -> NoReturn:
+        raise ZeroDivisionError("secret")
+
+    monkeypatch.setattr("fn3hw.service.catalog.network", wrong)
+    answer = callers["read"].get(f"/v1/networks/{ids.network}")
+    error_of(answer, 500, answer.headers["X-Request-Id"])
+    assert answer.headers["X-Frame-Options"] == "DENY" and "secret" not in answer.text
+
+
+def test_a_stored_file_that_is_gone_is_unavailable(callers: Callers, ids: Ids, parts: Parts) -> None:
+    Path(parts.storage._path(ids.artifact)).unlink()
+    error_of(callers["read"].get(f"/v1/artifacts/{ids.artifact}"), 503, "cannot be read")
 
 
 def test_headers_of_every_answer(callers: Callers) -> None:

@@ -39,7 +39,7 @@ def test_another_worker_begins_with_what_was_kept(
     Carrier(storage, "other", tmp_path / "other", PATTERNS).keep()
     Carrier(storage, "job", there, PATTERNS).fetch()
     assert contents(there) == {"run/archive.jsonl": "1\n2\n", "run/checkpoint-2": "two"}
-    first.forget()
+    storage.forget("job")
     Carrier(storage, "job", tmp_path / "later", PATTERNS).fetch()
     assert not (tmp_path / "later").exists()
 

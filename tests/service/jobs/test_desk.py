@@ -25,9 +25,11 @@ def test_a_job_goes_from_queued_to_running_and_reports(parts: Parts, hands: Hand
     again, before = parts.desk.begin(job.id, 1, "there") or (None, None)
     assert again is not None and before == "here", "a step that was killed begins once more"
     assert parts.desk.begin(job.id, 2, "here") is None and parts.desk.begin("nothing", 1, "here") is None
-    assert not parts.desk.report(job.id, progress={"progress": "a", "done": 1, "total": 2}, log="x" * 10**6)
+    parts.desk.report(job.id, progress={"progress": "a", "done": 1, "total": 2}, log="x" * 10**6)
+    assert not parts.desk.is_cancelled(job.id)
     parts.desk.cancel(job.id)
-    assert parts.desk.report(job.id, progress=None, log="y") and parts.desk.is_cancelled(job.id)
+    parts.desk.report(job.id, progress=None, log="y")
+    assert parts.desk.is_cancelled(job.id)
     with parts.database.session() as session:
         found = catalog.job(session, job.id)
         assert found.log == "y" and found.progress is not None and found.progress["done"] == 1
@@ -53,6 +55,24 @@ def test_what_can_be_done_in_each_state(of: str, parts: Parts) -> None:
             parts.desk.retry(job_id)
         parts.desk.cancel(job_id)
         assert state(parts, job_id) == {"queued": "cancelled"}.get(of, of)
+
+
+def test_what_waits_for_a_device_goes_with_it_to_its_worker(parts: Parts, hands: Hands) -> None:
+    job, _ = parts.desk.submit(Check(device="local"), token_id=None)
+    parts.desk.put_open_jobs()
+    assert hands.put_jobs[-1] == (job.id, 1, "devices", "local") and not hands.taken_back
+    with parts.database.session() as session:
+        catalog.device(session, "local").worker = "bench"
+    for _ in range(2):
+        parts.desk.put_open_jobs()
+        assert hands.put_jobs[-1] == (job.id, 2, "worker:bench", "local")
+    assert hands.taken_back == [(job.id, 1)]
+    assert parts.desk.begin(job.id, 1, "other") is None, "a worker that was about to begin it does not"
+    assert parts.desk.begin(job.id, 2, "bench") is not None
+    with parts.database.session() as session:
+        catalog.device(session, "local").worker = None
+    parts.desk.put_open_jobs()
+    assert hands.taken_back == [(job.id, 1)], "what runs goes on where it runs"
 
 
 def test_what_is_queued_is_handed_out_again(parts: Parts, hands: Hands) -> None:

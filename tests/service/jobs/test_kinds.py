@@ -13,7 +13,7 @@ measures = st.builds(
     Measure,
     run=st.sampled_from(["a", "b"]),
     device=st.sampled_from(["local", "pi5"]),
-    subnets=st.none() | st.integers(2, 4),
+    subnets=st.none() | st.integers(4, 6),
     seed=st.integers(0, 2),
     repeat=st.integers(0, 1),
 )
@@ -39,7 +39,23 @@ def test_a_command_reaches_a_job_by_the_name_of_the_device_alone(parts: Parts) -
         assert work.command == "ssh secret@pi5 python3 -" and not work.needs_quiet
         assert "secret" not in " ".join(work.arguments)
         assert work.arguments[:4] == ("profile", "run", "--device", "pi5") and "--sweep" in work.arguments
-        assert Measure(run=ids.run).work(session).needs_quiet
+        here = Measure(run=ids.run).work(session)
+        assert here.needs_quiet and here.measures_here and not work.measures_here
+
+
+def test_what_computes_needs_quiet_but_does_not_slow_the_server_down(parts: Parts) -> None:
+    ids = fill(parts)
+    with parts.database.reading() as session:
+        search = FindFront(run=ids.run, profile=ids.profile).work(session)
+        assert search.needs_quiet and not search.measures_here
+
+
+def test_a_network_is_profiled_as_its_run_is_but_for_the_recipe(parts: Parts) -> None:
+    ids = fill(parts)
+    with parts.database.reading() as session:
+        bare, of_run = Measure(network=ids.network).work(session), Measure(run=ids.run).work(session)
+    assert bare.files.keys() == {"run/supernet.onnx", "run/space.json"} and bare.files.items() <= of_run.files.items()
+    assert bare.arguments == of_run.arguments and bare.run_id is None
 
 
 @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)

@@ -64,6 +64,8 @@ def fill(parts: Parts, *, points: int = 300, name: str = "digits", profile: str 
                 n_blocks=record.space.n_blocks,
                 input_shape=list(record.network.input_shape),
                 n_classes=10,
+                onnx_sha256=stored["evaluators.json"].sha256,
+                space_sha256=stored["evaluators.json"].sha256,
                 created_at=began,
             )
         )

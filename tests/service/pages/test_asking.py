@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from fn3hw.service import tokens
 from fn3hw.service.api.shared import COOKIE, Parts
@@ -122,6 +122,7 @@ def test_what_changes_something_takes_its_scope(browsers: Browsers, shown: Shown
 FORMS: list[dict[str, str | list[str]]] = [
     {"kind": "train", "recipe": "digits", "name": "mine", "settings.epochs": "3", "repeat": "0"},
     {"kind": "profile", "run": RUN, "device": "pi5", "subnets": "", "threads": "2", "sweep": ["false", "true"]},
+    {"kind": "profile", "run": "network-1", "device": "local"},
     {"kind": "search", "of": f"{RUN} {PROFILE}", "evaluations": "50", "cost": "size", "race": ["false"]},
     {"kind": "export", "search": SEARCH, "latency_ms": "0.03", "peak_mib": "", "verify_on": "none", "percentile": "90"},
     {"kind": "compare", "of": f"{RUN} {PROFILE}", "methods": ["random", "evolution"], "seeds": "2"},
@@ -129,6 +130,7 @@ FORMS: list[dict[str, str | list[str]]] = [
 EXPECTED = [
     {"recipe": "digits", "name": "mine", "settings": {"epochs": 3}},
     {"run": RUN, "device": "pi5", "subnets": None, "threads": 2, "sweep": True},
+    {"run": None, "network": "network-1", "device": "local"},
     {"run": RUN, "profile": PROFILE, "evaluations": 50, "cost": "size", "race": False},
     {"search": SEARCH, "latency_ms": 0.03, "peak_mib": None, "verify_on": None, "percentile": 90},
     {"run": RUN, "profile": PROFILE, "methods": ["random", "evolution"], "seeds": 2},
@@ -195,6 +197,10 @@ def test_jobs_are_cancelled_tried_again_and_repeated(browsers: Browsers, shown: 
         job = session.get(Job, again.removeprefix("/jobs/"))
         assert job is not None and job.parameters["repeat"] == 1
     assert browsers["submit"].post(f"/jobs/{shown.jobs['train']}/retry").status_code == 409
+    with parts.database.session() as session:
+        session.execute(update(Job).values(state="succeeded"))
+    once_more = browsers["submit"].post(f"/jobs/{shown.jobs['train']}/repeat").headers["location"]
+    assert once_more not in (again, f"/jobs/{shown.jobs['train']}")
 
 
 def test_a_check_is_a_new_one_once_the_last_is_over(browsers: Browsers, parts: Parts, shown: Shown) -> None:

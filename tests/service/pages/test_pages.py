@@ -88,6 +88,18 @@ def test_a_run_without_searches_leads_on(browsers: Browsers, parts: Parts, shown
     assert Reader(page).problems() == []
 
 
+def test_a_network_without_a_run_can_be_profiled(browsers: Browsers, parts: Parts, shown: Shown) -> None:
+    assert "without a run" not in browsers["submit"].get("/runs").text
+    with parts.database.session() as session:
+        session.execute(delete(Search))
+        session.execute(delete(Run))
+    page = browsers["submit"].get("/runs").text
+    assert "Networks without a run" in page and "network-1" in page and Reader(page).problems() == []
+    page = browsers["submit"].get("/").text
+    assert '<option value="network-1"' in page and Reader(page).problems() == []
+    assert browsers["read"].get(f"/profiles/{PROFILE}").status_code == 200
+
+
 def test_hostile_names_are_text(browsers: Browsers, parts: Parts) -> None:
     hostile = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>{{7*7}}"
     shown = fill(parts, name=hostile)

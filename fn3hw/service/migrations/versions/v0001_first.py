@@ -79,7 +79,11 @@ def upgrade() -> None:
         sa.Column("n_blocks", sa.Integer(), nullable=False),
         sa.Column("input_shape", sa.JSON(), nullable=False),
         sa.Column("n_classes", sa.Integer(), nullable=False),
+        sa.Column("onnx_sha256", sa.String(length=64), nullable=False),
+        sa.Column("space_sha256", sa.String(length=64), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(["onnx_sha256"], ["fn3hw_files.sha256"]),
+        sa.ForeignKeyConstraint(["space_sha256"], ["fn3hw_files.sha256"]),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("digest"),
     )
