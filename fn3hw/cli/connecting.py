@@ -48,6 +48,11 @@ def run_of(client: Client, run: Path, console: Console) -> RunInfo:
     if (run / "run.toml").is_file():
         return push(client, run, None, console, "run")
     text = str(run)
+    if is_network(run) or _is_network_id(text):
+        raise RunError(
+            f"{text} is a network without a run, which names the data that this needs.",
+            hint="Such a network can be profiled. To search it, push a run of it: fn3hw push RUN",
+        )
     if re.fullmatch(r"run-[0-9a-f]+", text):
         return client.run(text)
     runs = list(client.runs())
@@ -84,14 +89,24 @@ def network_of(client: Client, run: Path, console: Console) -> RunInfo | Network
     """
     if is_network(run):
         return push(client, run, None, console, "network")
-    if re.fullmatch(r"network-[0-9a-f]+", str(run)):
+    if _is_network_id(str(run)):
         return client.network(str(run))
-    return run_of(client, run, console)
+    try:
+        return run_of(client, run, console)
+    except UnknownName:
+        named = [one for one in client.networks() if one.name == str(run)]
+        if len(named) != 1:
+            raise
+        return named[0]
 
 
 def is_network(folder: Path) -> bool:
     """Whether a folder holds a network that was exported without a run."""
     return (folder / "supernet.onnx").is_file() and not (folder / "run.toml").exists()
+
+
+def _is_network_id(text: str) -> bool:
+    return re.fullmatch(r"network-[0-9a-f]+", text) is not None
 
 
 def profile_of(client: Client, profile: Path) -> ProfileInfo:

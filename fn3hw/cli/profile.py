@@ -22,7 +22,9 @@ from fn3hw.profiler import Profile
 
 
 def profile(
-    run: Annotated[Path | None, typer.Argument(metavar="RUN", help="The run folder.")] = None,
+    run: Annotated[
+        Path | None, typer.Argument(metavar="RUN", help="The run folder, or that of an exported network.")
+    ] = None,
     device: Annotated[
         list[str] | None,
         typer.Option(help='A name (fn3hw device list), "local" by default, or a command. Several measure at once.'),

@@ -38,8 +38,22 @@ class OpenRun:
 
     @cached_property
     def run(self) -> Run:
-        """Its settings."""
+        """Its settings.
+
+        Raises:
+            RunError: it is none, or a network without a run.
+        """
+        if self.is_network:
+            raise RunError(
+                f"{self.folder} is a network without a run: it has no run.toml, which names the data that this needs.",
+                hint="Such a network can be profiled. To search it, train it as a run: fn3hw train --recipe NAME",
+            )
         return Run.open(self.folder)
+
+    @property
+    def is_network(self) -> bool:
+        """Whether it is a network that was exported without a run."""
+        return (self.folder / "supernet.onnx").is_file() and not (self.folder / "run.toml").exists()
 
     @cached_property
     def supernet(self) -> Supernet:
@@ -54,8 +68,7 @@ class OpenRun:
     @property
     def network_name(self) -> str:
         """Its name in the recipe, or that of the folder where there is none."""
-        has_recipe = (self.folder / "run.toml").exists() or not (self.folder / "supernet.onnx").is_file()
-        return self.run.recipe.network.name if has_recipe else self.folder.resolve().name
+        return self.folder.resolve().name if self.is_network else self.run.recipe.network.name
 
     @cached_property
     def data(self) -> Data:

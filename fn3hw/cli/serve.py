@@ -105,8 +105,9 @@ def worker(
 def _run(server: Server, host: str, port: int, console: Console) -> None:
     import uvicorn
 
+    app = server.app()
     config = uvicorn.Config(
-        server.app(),
+        app,
         host=host,
         port=port,
         log_level="warning",
@@ -115,6 +116,7 @@ def _run(server: Server, host: str, port: int, console: Console) -> None:
         timeout_graceful_shutdown=5,
     )
     running = uvicorn.Server(config)
+    app.state.watcher.is_closing = lambda: running.should_exit
     try:
         socket = config.bind_socket()
     except SystemExit as error:

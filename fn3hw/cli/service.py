@@ -45,7 +45,18 @@ def need_service() -> None:
 
 
 def settings_of(**given: Any) -> Settings:
-    """The settings that options name; the rest is as usual."""
+    """The settings that options name; the rest is as usual. Their folder is there, for its owner alone if it is new.
+
+    Raises:
+        InputError: a value makes no sense, or there can be no such folder.
+    """
     from fn3hw.service.settings import Settings
 
-    return Settings(**{name: value for name, value in given.items() if value is not None})
+    settings = Settings(**{name: value for name, value in given.items() if value is not None})
+    try:
+        settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{settings.data} cannot be the folder of a server: {error.strerror}.", hint="--data"
+        ) from error
+    return settings

@@ -43,7 +43,7 @@ class Client(Server):
 
         Args:
             folder: of the run.
-            name: what it is called; by default as its folder.
+            name: what it is called; by default as its folder. One that the server has keeps its name.
             sent: called with the bytes so far and all of them.
 
         Raises:
@@ -52,7 +52,7 @@ class Client(Server):
         packed, name = Packed.run(folder), name or Path(folder).resolve().name
         digests = packed.digests()
         for run in self.runs():
-            if run.name == name and digests.items() <= self.run(run.id).files.items():
+            if digests.items() <= self.run(run.id).files.items():
                 return run
         return self._sent(RunInfo, "/runs", packed, name, sent)
 

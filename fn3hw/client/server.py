@@ -255,6 +255,6 @@ def path_of(value: Any) -> str:
         InputError: it is none, so that it would be another path.
     """
     text = name_of(value) if isinstance(value, DeviceInfo) else id_of(value)
-    if not text or text in (".", ".."):
-        raise InputError(f"{text!r} is no id.")
+    if not text or text in (".", "..") or "/" in text:
+        raise InputError(f"{text!r} is no id or name.", hint="Use letters, digits, dots, dashes and underscores.")
     return quote(text, safe="")

@@ -133,6 +133,15 @@ class Graph:
                 activations[output] = kind
         return skip
 
+    def gate_entries(self) -> dict[str, int]:
+        """How many entries the initializer of each gate has; of a layer gate, how many initializers it has."""
+        found: dict[str, int] = {}
+        for name, array in self.arrays.items():
+            if match := _GATE.fullmatch(name):
+                of_layer = match["block"] is not None
+                found[match["name"]] = found.get(match["name"], 0) + 1 if of_layer else array.size
+        return found
+
     def units(self) -> dict[str, tuple[str, ...]]:
         """Per node the gates that decide its shape (``"NAME"``) and the branches that it belongs to (``"NAME[M]"``)."""
         found: dict[str, list[str]] = {node.name: [] for node in self.nodes}

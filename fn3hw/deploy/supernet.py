@@ -76,6 +76,17 @@ class Supernet:
         if in_graph != {gate.name for gate in space}:
             odd = sorted(in_graph ^ {gate.name for gate in space})
             raise InputError(f"The ONNX graph and the search space have different gates: {', '.join(odd)}.")
+        entries = self.graph.gate_entries()
+        for gate in space:
+            found = entries.get(gate.name, gate.size)
+            if found % gate.size or (gate.level == "layer" and found != gate.size):
+                raise InputError(
+                    f"Gate {gate.name!r} has {gate.size} blocks in the search space, but {found} entries in the graph."
+                )
+            if gate.level != "layer" and gate.min_kept < 1:
+                raise InputError(
+                    f"Gate {gate.name!r} may lose all of its blocks: only layers can be left out as a whole."
+                )
 
     def blockwise_layers(self) -> tuple[str, ...]:
         """Linear layers that have the choice: their weights can be integers that blocks hold."""
@@ -282,7 +293,13 @@ class Supernet:
                 f"{onnx_path} is not the file that {space_path} was written with: half written or edited.",
                 hint=f"Run fn3hw train on {folder} again; it goes on from its checkpoint.",
             )
-        return cls(onnx.load_from_string(data), SearchSpace.from_json(gates))
+        try:
+            model = onnx.load_from_string(data)
+        except Exception as error:  # protobuf raises what it likes
+            raise RunError(
+                f"{onnx_path} is no ONNX file.", hint="Train the run again, or export the network."
+            ) from error
+        return cls(model, SearchSpace.from_json(gates))
 
 
 def split_branch(text: str) -> tuple[str, int]:

@@ -107,7 +107,9 @@ def unpack(packed: Path, folder: Path, names: tuple[str, ...], *, limit: int) ->
     except Fn3hwError:
         raise
     except (tarfile.TarError, EOFError, ValueError) as error:
-        raise RunError(f"The upload is no tar archive, or a damaged one: {error}.", hint="fn3hw push RUN") from error
+        raise RunError(
+            f"The upload is no tar archive, a compressed or a damaged one: {error}.", hint="fn3hw push RUN"
+        ) from error
     except OSError as error:
         raise Unavailable(f"The upload cannot be unpacked: {error.strerror}.") from error
 

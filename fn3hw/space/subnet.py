@@ -226,7 +226,9 @@ class SearchSpace:
         """
         try:
             return cls(Gate(str(g["name"]), str(g["level"]), int(g["size"]), int(g["min_kept"])) for g in document)
-        except (KeyError, TypeError) as error:
+        except InputError:
+            raise
+        except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"Not a search space: {error}.") from error
 
     @cached_property

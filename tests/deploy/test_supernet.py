@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+import json
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -281,6 +283,28 @@ def test_damaged_run_folders_are_refused(tmp_path: Path) -> None:
 def test_a_space_that_does_not_fit_is_refused() -> None:
     with pytest.raises(InputError, match="different gates"):
         Supernet(zoo_supernet().model, SearchSpace([Gate("other", "channel", 4)]))
+
+
+@pytest.mark.parametrize(("field", "value", "said"), [("size", 10007, "entries"), ("min_kept", 0, "all of its blocks")])
+def test_gates_that_do_not_fit_the_graph_are_refused(field: str, value: int, said: str) -> None:
+    supernet = zoo_supernet()
+    for gate in supernet.space:
+        space = [{**one, field: value} if one["name"] == gate.name else one for one in supernet.space.to_json()]
+        if field == "min_kept" and gate.level == "layer":
+            Supernet(supernet.model, SearchSpace.from_json(space))
+            continue
+        with pytest.raises(InputError, match=said):
+            Supernet(supernet.model, SearchSpace.from_json(space))
+
+
+def test_a_file_that_is_no_network_is_refused(tmp_path: Path) -> None:
+    zoo_supernet().save(tmp_path)
+    document = json.loads((tmp_path / "space.json").read_text())
+    (tmp_path / "supernet.onnx").write_bytes(b"no network")
+    document["onnx_sha256"] = hashlib.sha256(b"no network").hexdigest()
+    (tmp_path / "space.json").write_text(json.dumps(document))
+    with pytest.raises(RunError, match="no ONNX file"):
+        Supernet.load(tmp_path)
 
 
 def test_statistics_of_wrong_widths_are_refused() -> None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import numpy as np
 import onnxruntime
 import pytest
@@ -70,6 +71,20 @@ def test_from_a_push_to_a_file_across_a_kill(server: Running, made: Path, tmp_pa
     again = client.search(run, profile, evaluations=800, images=240, wait=False)
     assert again.id == search.id and again.state == "succeeded", "the same work is found again"
     assert "Traceback" not in server.log and (server.folder / "token.txt").read_text().strip() not in server.log
+
+
+def test_a_server_that_ends_lets_go_of_those_who_watch(server: Running, made: Path) -> None:
+    client = server.client()
+    run, profile = client.push(made), client.push_profile(made / "profile.json", "local")
+    search = client.search(run, profile, evaluations=5000, images=200, wait=False)
+    wait_for(lambda: progressing(client, search), 120)
+    headers = {"Authorization": f"Bearer {(server.folder / 'token.txt').read_text().strip()}"}
+    with httpx.stream("GET", f"{server.url}/v1/jobs/{search.id}/events", headers=headers, timeout=60) as events:
+        lines = events.iter_lines()
+        assert next(lines) == "event: job"
+        assert server.end(signal.SIGTERM) == 0
+        assert all(line.partition(":")[0] in ("", "event", "data") for line in lines)
+    assert "Traceback" not in server.log and "ERROR" not in server.log
 
 
 def test_stopped_and_cancelled_jobs(server: Running, made: Path) -> None:

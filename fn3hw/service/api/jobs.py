@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -236,6 +236,8 @@ class Watcher:
     def __init__(self, parts: Parts, in_thread: Any) -> None:
         self._parts, self._in_thread = parts, in_thread
         self._seen: dict[str, tuple[float, asyncio.Task[JobModel]]] = {}
+        self.is_closing: Callable[[], bool] = lambda: False
+        """Whether the server is about to end: nobody is to be kept waiting then."""
 
     async def look(self, job_id: str) -> JobModel:
         """A job as it was at most a second ago.
@@ -267,7 +269,7 @@ async def _events(watcher: Watcher, job_id: str, job: JobModel) -> AsyncIterator
         elif silent >= 15.0:
             yield b": still there\n\n"
             silent = 0.0
-        if job.state not in OPEN:
+        if job.state not in OPEN or watcher.is_closing():
             return
         await asyncio.sleep(watcher.EVERY_S)
         silent += watcher.EVERY_S

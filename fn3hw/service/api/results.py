@@ -19,6 +19,7 @@ from fn3hw.service.upload import receive_network, receive_profile, receive_run
 
 router = APIRouter(prefix=PREFIX, tags=["results"], responses=ERRORS)
 Budget = Annotated[float | None, Query(gt=0, allow_inf_nan=False)]
+Name = Annotated[str, Query(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
 TAR: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -133,9 +134,7 @@ def list_networks(_: Reader, parts: PartsOf, limit: Limit = 50, after: After = N
 
 
 @router.post("/networks", status_code=201, openapi_extra=TAR)
-async def add_network(
-    request: Request, _: Submitter, parts: PartsOf, name: Annotated[str, Query(min_length=1, max_length=200)]
-) -> NetworkModel:
+async def add_network(request: Request, _: Submitter, parts: PartsOf, name: Name) -> NetworkModel:
     """Upload an exported network: a tar of ``supernet.onnx`` and ``space.json``. It can be profiled, not searched."""
     return NetworkModel.model_validate(await receive_network(request, parts, name))
 
@@ -160,9 +159,7 @@ def list_runs(
 
 
 @router.post("/runs", status_code=201, openapi_extra=TAR)
-async def add_run(
-    request: Request, _: Submitter, parts: PartsOf, name: Annotated[str, Query(min_length=1, max_length=200)]
-) -> RunModel:
+async def add_run(request: Request, _: Submitter, parts: PartsOf, name: Name) -> RunModel:
     """Upload a trained run: a tar of the files of its folder, as ``fn3hw push`` makes it."""
     return RunModel.model_validate(await receive_run(request, parts, name))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -210,11 +211,14 @@ class Measure(Parameters):
         device = catalog.device(session, self.device)
         if self.run is not None:
             run = catalog.run(session, self.run)
-            network, files = catalog.network(session, run.network_id), catalog.run_files(session, run, RUN)
+            network, folder = catalog.network(session, run.network_id), RUN
+            files = catalog.run_files(session, run, folder)
         else:
             network = catalog.network(session, self.network or "")
-            files = catalog.network_files(network, RUN)
-        arguments = ["profile", RUN, "--device", device.name, "--output", PROFILE]
+            # A profile calls a network without a run as its folder is called.
+            folder = f"networks/{re.sub(r'[^A-Za-z0-9._-]+', '-', network.name).strip('-.')[:64] or network.id}"
+            files = catalog.network_files(network, folder)
+        arguments = ["profile", folder, "--device", device.name, "--output", PROFILE]
         arguments += _options(self, ("subnets", "target_mape", "minutes", "holdout", "threads", "seed"))
         arguments += ["--sweep"] * self.sweep + ["--allow-noisy"] * self.allow_noisy
         if self.origin is not None:

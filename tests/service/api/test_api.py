@@ -101,7 +101,7 @@ def outputless() -> bytes:
         (spoiled(space__json=b"{}"), "space.json"),
         (spoiled(run__toml=b"speed = 3\n" + members()["run.toml"]), "speed"),
         (respaced(level="colour"), "colour"),
-        (respaced(size="many"), "cannot be read"),
+        (respaced(size="many"), "search space"),
         (outputless(), "cannot be read"),
         (tar_of({f"{number}.txt": b"" for number in range(100)}), "more than"),
     ],
