@@ -15,6 +15,9 @@ from fn3hw.cost.plot import plot_profile
 from fn3hw.errors import Fn3hwError, NoisyMeasurement
 from fn3hw.profiler import DEFAULT_RUNTIME, Profile
 
+USABLE = 0.5
+"""Mean error of a cost model from which on a search under it makes no sense."""
+
 
 def report(
     console: Console, measured: Profile, path: Path, plot: Path | None, *, error: NoisyMeasurement | None = None
@@ -62,6 +65,17 @@ def noise(measured: Profile) -> NoisyMeasurement | None:
     return None
 
 
+def advice(measured: Profile, cost: CostModel) -> list[str]:
+    """What to do about the measurement, and about a cost model that cannot be used."""
+    found = list(measured.advice)
+    if not cost.holdout.mape <= USABLE:
+        found.append(
+            f"The cost model cannot be used: on subnets that it has not seen it errs by more than {100 * USABLE:.0f}%. "
+            "Measure more of them (--subnets), or by need (--target-mape 0.05)."
+        )
+    return found
+
+
 def summary(measured: Profile, cost: CostModel, path: Path) -> dict[str, Any]:
     """A profile and its cost model as JSON."""
     return {
@@ -70,7 +84,7 @@ def summary(measured: Profile, cost: CostModel, path: Path) -> dict[str, Any]:
         "emulated": measured.emulated,
         "verdict": measured.verdict,
         "reasons": list(measured.reasons),
-        "advice": list(measured.advice),
+        "advice": advice(measured, cost),
         "runtime": measured.settings["runtime"],
         "n_measured": len(measured.fitted),
         "sampling": measured.settings.get("sampling"),
@@ -104,7 +118,7 @@ def text(measured: Profile, cost: CostModel, path: Path) -> str:
         ),
         *describe(cost.audit),
         f"Rules found: {cost.rules}",
-        *(f"- {reason}" for reason in (*measured.reasons, *measured.advice)),
+        *(f"- {reason}" for reason in (*measured.reasons, *advice(measured, cost))),
         f"Next: fn3hw search RUN --profile {path}",
     ]
     return "\n".join(lines)

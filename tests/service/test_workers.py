@@ -86,8 +86,9 @@ def test_a_worker_that_stays_away_is_stood_in_for(
     other.start()
     try:
         wait_for(lambda: client.job(search.id).worker == "three", flow.LOST_S + 60)
-        wait_for(lambda: progressing(client, search) or client.job(search.id).state == "succeeded", 120)
         archive = tmp_path / "three" / "jobs" / search.id / "run" / "archive.jsonl"
+        wait_for(archive.exists, 60)
+        wait_for(lambda: progressing(client, search) or client.job(search.id).state == "succeeded", 120)
         assert len(before) > 10 and archive.read_text().splitlines()[:10] == before[:10]
         client.cancel(search)
         wait_for(lambda: client.job(search.id).state == "cancelled", 60)
