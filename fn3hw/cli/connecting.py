@@ -48,7 +48,7 @@ def run_of(client: Client, run: Path, console: Console) -> RunInfo:
     if (run / "run.toml").is_file():
         return push(client, run, None, console, "run")
     text = str(run)
-    if is_network(run) or _is_network_id(text):
+    if is_network(run) or is_network_id(text):
         raise RunError(
             f"{text} is a network without a run, which names the data that this needs.",
             hint="Such a network can be profiled. To search it, push a run of it: fn3hw push RUN",
@@ -89,7 +89,7 @@ def network_of(client: Client, run: Path, console: Console) -> RunInfo | Network
     """
     if is_network(run):
         return push(client, run, None, console, "network")
-    if _is_network_id(str(run)):
+    if is_network_id(str(run)):
         return client.network(str(run))
     try:
         return run_of(client, run, console)
@@ -105,7 +105,8 @@ def is_network(folder: Path) -> bool:
     return (folder / "supernet.onnx").is_file() and not (folder / "run.toml").exists()
 
 
-def _is_network_id(text: str) -> bool:
+def is_network_id(text: str) -> bool:
+    """Whether a text is the id of a network on a server, whether that has it or not."""
     return re.fullmatch(r"network-[0-9a-f]+", text) is not None
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from fn3hw.cli.connecting import (
     connected,
     followed,
+    is_network_id,
     network_of,
     profile_of,
     run_of,
@@ -78,7 +79,7 @@ def profile(
         if origin is not None:
             options["origin"] = profile_of(client, origin).id
         found = network_of(client, run, console)
-        searched = "RUN" if found.id.startswith("network-") else found.id
+        searched = "RUN" if is_network_id(found.id) else found.id
         jobs = {name: client.profile(found, name, wait=False, **options) for name in devices}
         if len(devices) == 1:
             document, error = _measured(client, followed_or_error(client, jobs[devices[0]], console), output)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fn3hw.cli.connecting import is_network
 from fn3hw.cli.console import Console
 from fn3hw.cost import CostModel, fit_cost
 from fn3hw.deploy import Moments, Supernet
@@ -43,17 +44,12 @@ class OpenRun:
         Raises:
             RunError: it is none, or a network without a run.
         """
-        if self.is_network:
+        if is_network(self.folder):
             raise RunError(
                 f"{self.folder} is a network without a run: it has no run.toml, which names the data that this needs.",
                 hint="Such a network can be profiled. To search it, train it as a run: fn3hw train --recipe NAME",
             )
         return Run.open(self.folder)
-
-    @property
-    def is_network(self) -> bool:
-        """Whether it is a network that was exported without a run."""
-        return (self.folder / "supernet.onnx").is_file() and not (self.folder / "run.toml").exists()
 
     @cached_property
     def supernet(self) -> Supernet:
@@ -68,7 +64,7 @@ class OpenRun:
     @property
     def network_name(self) -> str:
         """Its name in the recipe, or that of the folder where there is none."""
-        return self.folder.resolve().name if self.is_network else self.run.recipe.network.name
+        return self.folder.resolve().name if is_network(self.folder) else self.run.recipe.network.name
 
     @cached_property
     def data(self) -> Data:

@@ -51,7 +51,8 @@ class Client(Server):
         """
         packed, name = Packed.run(folder), name or Path(folder).resolve().name
         digests = packed.digests()
-        for run in self.runs():
+        network = self._known_network(digests)
+        for run in self.runs(network=network) if network is not None else ():
             if digests.items() <= self.run(run.id).files.items():
                 return run
         return self._sent(RunInfo, "/runs", packed, name, sent)
@@ -73,11 +74,8 @@ class Client(Server):
             RunError: it is none.
         """
         packed = Packed.network(folder)
-        digests = packed.digests()
-        for network in self.networks():
-            if digests == {"supernet.onnx": network.onnx_sha256, "space.json": network.space_sha256}:
-                return network
-        return self._sent(NetworkInfo, "/networks", packed, name or Path(folder).resolve().name, sent)
+        known = self._known_network(packed.digests())
+        return known or self._sent(NetworkInfo, "/networks", packed, name or Path(folder).resolve().name, sent)
 
     def push_profile(self, path: Path | str, device: str) -> ProfileInfo:
         """Give the server a profile file that was measured elsewhere, on a device of that name."""
@@ -302,6 +300,13 @@ class Client(Server):
         if job.made is None:
             raise foreign(self.url, "a training has no run")
         return self.run(job.made)
+
+    def _known_network(self, digests: Mapping[str, str]) -> NetworkInfo | None:
+        """The network of the server whose files are among these."""
+        for network in self.networks():
+            if {"supernet.onnx": network.onnx_sha256, "space.json": network.space_sha256}.items() <= digests.items():
+                return network
+        return None
 
     def _sent(self, kind: type[Value], path: str, packed: Packed, name: str, sent: OnBytes) -> Value:
         return self._connection.read(

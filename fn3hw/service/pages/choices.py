@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from sqlalchemy import Select, exists, false, select
+from sqlalchemy import Select, exists, select
 from sqlalchemy.orm import Session
 
 from fn3hw.baselines.methods import method_names
@@ -65,11 +65,10 @@ def choices(session: Session, run: Run | None = None) -> Choices:
     if run is not None:
         of = Run.id == run.id
         runs, pairs, searches = runs.where(of), pairs.where(of), searches.where(of)
-    bare = bare_networks() if run is None else bare_networks().where(false())
     return Choices(
         devices=list(session.scalars(select(Device.name).order_by(Device.name))),
         runs=list(session.scalars(runs.order_by(Run.created_at.desc()).limit(MOST_SHOWN))),
-        networks=list(session.scalars(bare.limit(MOST_SHOWN))),
+        networks=list(session.scalars(bare_networks().limit(MOST_SHOWN))) if run is None else [],
         pairs=[
             (one, profile)
             for one, profile in session.execute(pairs.order_by(Profile.created_at.desc()).limit(MOST_SHOWN))
