@@ -30,7 +30,8 @@ from fn3hw.service.api.shared import (
     paged,
 )
 from fn3hw.service.errors import Conflict
-from fn3hw.service.jobs.kinds import ID, REPEATS, Check, Repeat
+from fn3hw.service.jobs.kinds import ID, Check
+from fn3hw.service.jobs.work import REPEATS, Repeat
 from fn3hw.service.models import Device, Job, Worker, now
 
 router = APIRouter(prefix=PREFIX, tags=["devices"], responses=ERRORS)

@@ -31,7 +31,8 @@ from fn3hw.service.api.shared import (
     paged,
 )
 from fn3hw.service.jobs.desk import OPEN
-from fn3hw.service.jobs.kinds import Compare, Export, FindFront, Measure, Parameters, Train
+from fn3hw.service.jobs.kinds import Compare, Export, FindFront, Measure, Train
+from fn3hw.service.jobs.work import Parameters
 from fn3hw.service.models import File, Job, JobFile
 from fn3hw.service.tokens import Holder
 from fn3hw.space.files import plain

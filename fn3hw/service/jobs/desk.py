@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from fn3hw.service import catalog
 from fn3hw.service.database import Database
 from fn3hw.service.errors import Conflict
-from fn3hw.service.jobs.kinds import Parameters
+from fn3hw.service.jobs.work import Parameters
 from fn3hw.service.models import Device, Job, Submission, now
 
 STATES = ("queued", "running", "succeeded", "failed", "cancelled")

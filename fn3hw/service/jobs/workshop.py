@@ -28,7 +28,8 @@ from fn3hw.service.errors import Unavailable
 from fn3hw.service.jobs.carrier import Carrier
 from fn3hw.service.jobs.child import INTERRUPTED, Ended, locked, run_verb
 from fn3hw.service.jobs.desk import Desk
-from fn3hw.service.jobs.kinds import KINDS, RUN, Outcome, Work, parameters_of
+from fn3hw.service.jobs.kinds import KINDS, RUN, parameters_of
+from fn3hw.service.jobs.work import Outcome, Work
 from fn3hw.service.models import Job, now
 from fn3hw.service.settings import Settings
 from fn3hw.service.storage import Storage, Stored

@@ -15,7 +15,8 @@ from fn3hw.errors import InputError
 from fn3hw.service import catalog
 from fn3hw.service.api.shared import After, Id, PartsOf, paged
 from fn3hw.service.jobs.desk import OPEN, STATES
-from fn3hw.service.jobs.kinds import KINDS, REPEATS, Parameters, Train, parameters_of
+from fn3hw.service.jobs.kinds import KINDS, Train, parameters_of
+from fn3hw.service.jobs.work import REPEATS, Parameters
 from fn3hw.service.models import Device, File, Job, JobFile, Profile, Run, Search
 from fn3hw.service.pages.shared import IN_LISTS, Asker, Form, Viewer, page
 

@@ -13,7 +13,8 @@ from fn3hw.service.api.shared import Parts
 from fn3hw.service.errors import Unavailable
 from fn3hw.service.jobs import workshop as module
 from fn3hw.service.jobs.child import Ended
-from fn3hw.service.jobs.kinds import Check, Parameters, Train
+from fn3hw.service.jobs.kinds import Check, Train
+from fn3hw.service.jobs.work import Parameters
 from fn3hw.service.jobs.workshop import Parked, Workshop
 from fn3hw.service.models import Job
 from tests.service.rows import fill
