@@ -57,6 +57,6 @@ def settings_of(**given: Any) -> Settings:
         settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
-            f"{settings.data} cannot be the folder of a server: {error.strerror}.", hint="--data"
+            f"{settings.data} cannot be the folder of a server: {error.strerror}.", hint="Choose another one: --data"
         ) from error
     return settings
